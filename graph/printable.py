@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # of ASCII and Latin-1: ESC among them, and what moves the cursor
@@ -67,6 +67,18 @@ def share_of(share: float) -> str:
 def quoted(names: Iterable[str]) -> str:
     """Names in quotes, one after the other."""
     return ", ".join(map(repr, names))
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """The first of some names, and how many more there are: ``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence, a few of them: ``a, b and c``. One more than ``most`` is named, too."""
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else [*names]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def in_one_line(error: object) -> str:

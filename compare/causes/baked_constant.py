@@ -19,6 +19,7 @@ from ...graph.evaluation import evaluate
 from ...graph.index import GraphIndex
 from ...graph.operators import operator
 from ...graph.pairing.constants import constant_value
+from ...graph.printable import few
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -52,9 +53,8 @@ class BakedConstant:
     @property
     def sources(self) -> str:
         """The inputs, as in a sentence."""
-        shown = [f"'{name}'" for name in self.inputs[:NAMED]]
-        left = f" and {len(self.inputs) - NAMED} more" if len(self.inputs) > NAMED else ""
-        return f"the input{'s' if self.inputs[1:] else ''} {', '.join(shown)}{left}"
+        names = few([f"'{name}'" for name in self.inputs], NAMED)
+        return f"the input{'s' if self.inputs[1:] else ''} {names}"
 
     @property
     def text(self) -> str:

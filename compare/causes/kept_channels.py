@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...graph.printable import counted
+from ...graph.printable import counted, few
 from ..report.model import Cause
 from .diagnosis import Diagnosis
 
@@ -53,8 +53,7 @@ class KeepsOthers:
 
 
 def _channels(numbers: tuple[int, ...]) -> str:
-    more = f" and {len(numbers) - FEW} more" if len(numbers) > FEW else ""
-    return f"channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:FEW]))}{more}"
+    return f"channel{'s' if len(numbers) > 1 else ''} {few([*map(str, numbers)], FEW)}"
 
 
 def keeps_others(maker: str, node: int, given: tuple[int, ...], weighted: tuple[int, ...], before: int) -> Diagnosis:

@@ -20,7 +20,7 @@ from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.pairing.view import multiplier
-from ...graph.printable import counted
+from ...graph.printable import counted, few
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -227,8 +227,7 @@ def _flat(index: GraphIndex, name: str) -> str:
 
 
 def _some(nodes: tuple[OpName, ...]) -> str:
-    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
-    return f"{', '.join(f'{op} {name}' for op, name in nodes[:NAMED])}{more}"
+    return few([f"{op} {name}" for op, name in nodes], NAMED)
 
 
 def named_in_order(nodes: tuple[OpName, ...]) -> str:

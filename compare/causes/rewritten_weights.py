@@ -20,6 +20,7 @@ from ...graph.pairing.changes import OperatorChange, OpName
 from ...graph.pairing.constants import constant_value, noun_of
 from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import WeightChange, weight_change
+from ...graph.printable import few
 from ...graph.specs import is_float
 from ..report.model import Cause
 from . import permutation
@@ -153,8 +154,7 @@ class NotTakenBack:
         change = f"what the second file changes in {self.change[0]} {self.change[1]}"
         if not self.takers:
             return f"its weights take back most of {change}, and not all"
-        takers = ", ".join(f"{op} {name}" for op, name in self.takers[:NAMED])
-        more = f" and {len(self.takers) - NAMED} more" if len(self.takers) > NAMED else ""
+        takers = few([f"{op} {name}" for op, name in self.takers], NAMED)
         lacks = {
             "same": "its own weights, which are the first file's, do not",
             "changed": "its own do not",
@@ -164,11 +164,9 @@ class NotTakenBack:
             "none": "",
         }[self.kind]
         if self.kind == "none":
-            return (
-                f"the weights of {takers}{more} take back a change that it does not make: its own are the first file's"
-            )
+            return f"the weights of {takers} take back a change that it does not make: its own are the first file's"
         most = "most of " if self.kind == "itself" else ""
-        return f"the weights of {takers}{more} take back {most}{change}; {lacks}"
+        return f"the weights of {takers} take back {most}{change}; {lacks}"
 
     @property
     def remedy(self) -> str:

@@ -18,6 +18,7 @@ from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.operators import domain_of, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.normal_form import slots
+from ...graph.printable import listed
 from ...graph.specs import is_float
 from ..report.model import Cause
 from .case import LayerCase
@@ -113,8 +114,7 @@ class WithoutBiases:
 
     @property
     def _told(self) -> str:
-        *names, last = (f"'{name}'" for name in self.biases)
-        return f"{', '.join(names)} and {last}" if names else last
+        return listed([f"'{name}'" for name in self.biases], len(self.biases))
 
 
 def find(case: LayerCase) -> Diagnosis | None:

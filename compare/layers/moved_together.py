@@ -14,6 +14,7 @@ from ...graph.pairing.changes import AttributeChange
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.printable import few
 from ..causes.differences import GraphsDiffer
 from ..causes.refused import Refused, RefusedToo
 from ..causes.shape import Shapes
@@ -43,8 +44,7 @@ class SameAt:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        more = f" and {len(self.nodes) - NAMED} more" if len(self.nodes) > NAMED else ""
-        return f"the same at {', '.join(self.nodes[:NAMED])}{more}"
+        return f"the same at {few(self.nodes, NAMED)}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class GoesWithSize:
     def text(self) -> str:
         """See `Fact`."""
         (x, y), (a, b), p = self.numbers, self.sizes, f"{self.power:g}"
-        return f"{x:.6g} against {y:.6g} at {', '.join(self.nodes[:NAMED])} goes with it: {a}^{p} and {b}^{p}"
+        return f"{x:.6g} against {y:.6g} at {few(self.nodes, NAMED)} goes with it: {a}^{p} and {b}^{p}"
 
 
 def joined(given: Verdicts, index: GraphIndex) -> Verdicts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...graph.errors import LayerdiffError, first_line, may_be_of_sizes
-from ...graph.printable import counted, in_one_line, quoted, share_of
+from ...graph.printable import counted, few, in_one_line, quoted, share_of
 from ..report.model import Fidelity, Notice
 from ..sides import Side
 
@@ -158,9 +158,8 @@ def no_counterpart(
         owner: What they are tensors of.
         other: What does not have them.
     """
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     count = counted(len(names), "tensor", "tensors")
-    tensors = f"{count} of {owner} ({quoted(names[:3])}{more}) {'has' if len(names) == 1 else 'have'}"
+    tensors = f"{count} of {owner} ({few([*map(repr, names)], 3)}) {'has' if len(names) == 1 else 'have'}"
     them = "it was" if len(names) == 1 else "they were"
     text = f"{tensors} no counterpart in {other}: {them} not compared, the tensors before and behind were."
     return Notice("no-counterpart", candidate, f"{candidate}: {text}")

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from ...graph.operators import AFFINE_STEPS, PRODUCTS
 from ...graph.pairing.changes import OperatorChange, OpName, of_files
 from ...graph.pairing.constants import constant_value
-from ...graph.printable import counted
+from ...graph.printable import counted, listed
 from ..report.model import Cause
-from .trying import listed
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex

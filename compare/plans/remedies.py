@@ -31,6 +31,7 @@ from ...graph.pairing.regions import PADDING
 from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.pairing.weight_patterns import MergedOtherwise
+from ...graph.printable import listed
 from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
@@ -72,7 +73,7 @@ from ..sides import other_file
 from .absent import ops, put_there
 from .bench import unplanned
 from .said_shortly import beside, of_known
-from .trying import SEARCH, Trying, keeping, listed
+from .trying import SEARCH, Trying, keeping
 from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
 
 if TYPE_CHECKING:

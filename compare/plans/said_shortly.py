@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ...graph.pairing.changes import AttributeChange
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.printable import listed
 from ..causes.differences import GraphsDiffer
 from ..report.model import Cause
-from .trying import listed
 
 if TYPE_CHECKING:
     from ..report.model import Culprit

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...graph.printable import listed
 from ...graph.rounding.round_array import STORAGE
 from ...runners.contract.options import command_word, written
 from ..report.model import Cause
@@ -35,9 +36,6 @@ REACH = 4
 LONGEST_OPTION = 1000
 """Characters of the longest option that is written out in a remedy."""
 
-NAMED = 3
-"""How many nodes are named that are not enough."""
-
 
 def keeping(side: Side, keep: Sequence[str]) -> str:
     """What to do to keep some nodes in FP32, with the option that does it."""
@@ -45,12 +43,6 @@ def keeping(side: Side, keep: Sequence[str]) -> str:
     if len(word) > LONGEST_OPTION:
         word = f"--{side.runner.flag}=...,{written('keep', keep[0])},...; a plan of --fix has all"
     return f"keep {listed(keep, len(keep))} in FP32 ({word})"
-
-
-def listed(names: Sequence[str], most: int = NAMED) -> str:
-    """Names in a sentence, a few of them."""
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else [*names]
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 class Trying:

@@ -9,9 +9,9 @@ import numpy as np
 from ...graph.formats import BY_DTYPE
 from ...graph.operators import CASTS, operator
 from ...graph.pairing.weight_changes import WeightChange
+from ...graph.printable import listed
 from ...graph.rounding.widening import is_narrow
 from ..causes.ranges import format_loss
-from .trying import listed
 from .wider import one_kernel
 
 if TYPE_CHECKING:

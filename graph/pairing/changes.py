@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from ..printable import few
 from ..specs import Dim
 
 OpName = tuple[str, str]
@@ -357,6 +358,4 @@ def of_files(ops: Sequence[OpName]) -> list[OpName]:
 
 
 def _listed(ops: tuple[OpName, ...]) -> str:
-    nodes = of_files(ops)
-    text = ", ".join(f"{op} {name}".rstrip() for op, name in nodes[:4])
-    return f"{text} and {len(nodes) - 4} more" if len(nodes) > 4 else text
+    return few([f"{op} {name}".rstrip() for op, name in of_files(ops)], 4)

@@ -231,12 +231,13 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         rounded = None  # a mask of -inf in place of -3.4e38 says nothing of a format
     if rounded is None and rounded_alike(x, y):
         return None
-    beyond = None
+    beyond, held = None, x
     if rounded is None and (fmt := numbers_of(y) if is_float(x.dtype) and is_float(y.dtype) else None):
         with np.errstate(all="ignore"):
-            left, most, place = _greatest(x.astype(_DTYPE[fmt]), y)
+            cast = x.astype(_DTYPE[fmt])
+            left, most, place = _greatest(cast, y)
         if left < count:
-            count, greatest, where, beyond = left, most, place, fmt
+            count, greatest, where, beyond, held = left, most, place, fmt, cast
     index = tuple(int(i) for i in np.unravel_index(where, x.shape))
     explained = None if rounded else pattern_of(x, y)
     return WeightChange(
@@ -250,7 +251,7 @@ def weight_change(x: np.ndarray, y: np.ndarray) -> WeightChange | None:
         cut=0 if rounded is None else _beyond(x, rounded),
         patterns=() if explained is None else (explained,),
         beyond=beyond,
-        where=along(x if beyond is None else x.astype(_DTYPE[beyond]), y) if not rounded and not explained else None,
+        where=None if rounded or explained or 2 * count > x.size else along(held, y),
     )
 
 

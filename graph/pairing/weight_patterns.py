@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..printable import few, listed
 from ..specs import is_float
 
 BLOCK = 1 << 20
@@ -211,9 +212,8 @@ class MergedOtherwise:
         return f"{self.factor:.4g}" != "1"
 
     def _adapter(self, nodes: tuple[tuple[str, str], ...]) -> str:
-        *names, last = (f"{op} {name}" for op, name in nodes)
-        named = f"{', '.join(names)} and {last}" if names else last
-        return f"the adapter {named}" if self.low else f"what {named} {'make' if names else 'makes'}"
+        named = listed([f"{op} {name}" for op, name in nodes], len(nodes))
+        return f"the adapter {named}" if self.low else f"what {named} {'make' if nodes[1:] else 'makes'}"
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,7 @@ class Along:
         elif last - first == len(self.indices) - 1:
             named = f"indices {first} to {last}"
         else:
-            more = len(self.indices) - 3
-            named = f"indices {', '.join(map(str, self.indices[:3]))}{f' and {more} more' if more > 0 else ''}"
+            named = f"indices {few([*map(str, self.indices)], 3)}"
         told = f", {self.pattern}" if self.pattern is not None else ""
         return f"they are at {named} of axis {self.axis} ({len(self.indices):,} of {self.length:,}){told}"
 

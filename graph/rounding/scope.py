@@ -14,7 +14,7 @@ from ..formats import BF16, BY_DTYPE, FP16, TF32, NumberFormat
 from ..index import GraphIndex
 from ..nodes import attribute_int, attribute_ints, attribute_tensor
 from ..operators import RENAMES, operator
-from ..printable import counted
+from ..printable import counted, few
 from ..specs import Dim, TensorSpec, dtype_name
 from ..writer import GraphWriter
 from .rewrite import Note
@@ -113,8 +113,7 @@ class Findings:
                 )
                 notes.append(Note(text, setting="cast_weights"))
         for why, names in self.left.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            notes.append(Note(f"{number}: {why}: {', '.join(map(repr, names[:3]))}{more}."))
+            notes.append(Note(f"{number}: {why}: {few([*map(repr, names)], 3)}."))
         return tuple(notes)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...graph.operators import operator
-from ...graph.printable import counted
+from ...graph.printable import counted, few
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -16,14 +17,14 @@ FP32_ONLY = {"fp16": _NEITHER, "bf16": _NEITHER | _NOT_BF16}
 """By format, what the parser or the builder of TensorRT for RTX 1.7 refuses: each was tried in a network of its own."""
 
 
-def in_fp32(index: GraphIndex, fmt: str) -> tuple[str, ...]:
-    """Names of the nodes that cannot compute in a format, in the order of the graph."""
-    return tuple(n for n, node in zip(index.names, index.nodes, strict=True) if operator(node) in FP32_ONLY[fmt])
+def in_fp32(index: GraphIndex, fmt: str) -> dict[str, str]:
+    """The nodes that cannot compute in a format: their names and operators, in the order of the graph."""
+    nodes = zip(index.names, index.nodes, strict=True)
+    return {name: node.op_type for name, node in nodes if operator(node) in FP32_ONLY[fmt]}
 
 
-def note_of(index: GraphIndex, fmt: str, names: tuple[str, ...]) -> str:
+def note_of(nodes: Mapping[str, str], fmt: str) -> str:
     """What the user should know of such nodes."""
-    operators = {n: node.op_type for n, node in zip(index.names, index.nodes, strict=True)}
-    told = ", ".join(f"{operators[n]} {n}" for n in names[:3]) + (f" and {len(names) - 3} more" * (len(names) > 3))
-    what = f"{counted(len(names), 'node')} {'stays' if len(names) == 1 else 'stay'} in FP32"
+    what = f"{counted(len(nodes), 'node')} {'stays' if len(nodes) == 1 else 'stay'} in FP32"
+    told = few([f"{op} {name}" for name, op in nodes.items()], 3)
     return f"{what}, whose operator TensorRT does not take in {fmt.upper()}: {told}."

@@ -174,8 +174,8 @@ def _prepare(
         from ...graph.rounding.typed import typed
 
         progress(f"writing {plan.rewrite.upper()} types into the graph")
-        refused = tuple(name for name in in_fp32(model.index, plan.rewrite) if name not in keep)
-        notes += (note_of(model.index, plan.rewrite, refused),) if refused else ()
+        refused = {name: op for name, op in in_fp32(model.index, plan.rewrite).items() if name not in keep}
+        notes += (note_of(refused, plan.rewrite),) if refused else ()
         model = typed(model, plan.rewrite, keep.union(refused)).model
     return model, notes, calibration
 

@@ -62,10 +62,10 @@ def show_layers(report: Report, to: Console, verbose: bool) -> None:
         show_remedy(culprit, to)
     if len(report.culprits) > 5:
         say(to, f"and {len(report.culprits) - 5} more culprits (--json has all)")
-    undecided = {o.candidate for o in report.outputs if o.verdict == "undecided"}
+    undecided = [o.candidate for o in report.outputs if o.verdict == "undecided"]
     if undecided and report.layers and report.layers[0].candidate == report.runners[0].name:
-        undecided.add(report.runners[0].name)  # a reference that is held against the candidates
-    for candidate in sorted(undecided):
+        undecided.append(report.runners[0].name)  # a reference that is held against the candidates
+    for candidate in dict.fromkeys(undecided):
         _show_costliest(report, candidate, to)
     if verbose and report.layers:
         numbers = ("local rel L2", "cumulative rel L2", "z", "of bound", "contribution")

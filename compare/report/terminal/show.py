@@ -33,7 +33,11 @@ _STYLE = {
     "undecided": "yellow",
 }
 _BEFORE_BLAME = (
-    *("not-deterministic", "misoptimized", "updates-collide", "outputs-exchanged", "input-not-finite"),
+    "not-deterministic",
+    "misoptimized",
+    "updates-collide",
+    "outputs-exchanged",
+    "input-not-finite",
     "layers-turned-round",
 )
 """Notices that put everything in doubt that is blamed below them, or say who is held against whom."""
