@@ -31,6 +31,7 @@ def evaluate(
         ]
         graph = onnx.helper.make_graph([node], "fold", infos, [onnx.helper.make_empty_tensor_value_info(name)])
         model = onnx.helper.make_model(graph, opset_imports=opsets)
-        return np.asarray(ReferenceEvaluator(model).run([name], dict(feed))[0])
+        with np.errstate(all="ignore"):  # a logarithm of zero, say, of places that are chosen otherwise
+            return np.asarray(ReferenceEvaluator(model).run([name], dict(feed))[0])
     except Exception:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from layerdiff.graph.printable import counted, share_of
+from layerdiff.graph.printable import counted, few, listed, share_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,17 @@ def test_one_is_no_plural(count, words, text):
 )
 def test_a_part_of_an_error_is_no_more_than_all_of_it_and_never_nothing(share, text):
     assert share_of(share) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "some", "sentence"),
+    [
+        ("a", "a", "a"),
+        ("abc", "a, b, c", "a, b and c"),
+        ("abcd", "a, b, c and 1 more", "a, b, c and d"),
+        ("abcde", "a, b, c and 2 more", "a, b, c and 2 more"),
+    ],
+)
+def test_some_of_many_names_are_told(names, some, sentence):
+    assert few([*names], 3) == some
+    assert listed([*names], 3) == sentence
