@@ -367,7 +367,7 @@ class Examiner:
             feed = {n: values[n] for n in pair.reference.inputs}
             try:
                 part = slice_model(side.model, pair.reference, specs_of(feed))
-                with opened_part(side, part) as session:
+                with opened_part(side, part, feed) as session:
                     values = {**values, **session.infer(feed)}
             except LayerdiffError as error:
                 log.debug("cannot run %s exactly: %s", pair.reference.outputs, error)

@@ -50,6 +50,8 @@ def find(case: LayerCase) -> Diagnosis | None:
     y, c = case.y, case.c
     if y.shape != c.shape or not y.size or y.dtype.kind in "bOSU":
         return None
+    if case.graphs[0] is case.graphs[1]:
+        return None  # one network: both select by the same conditions
     index = case.graphs[1]
     selects = any(case.graphs[0].nodes[p].op_type == "Where" for p in case.pair.reference.nodes)
     changes = (d.change for _, d in case.differences if isinstance(d.change, OperatorChange))

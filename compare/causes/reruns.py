@@ -52,17 +52,19 @@ class Reruns:
     def candidate_inner(self, pair: LayerPair, values: Arrays) -> Arrays:
         """The floating tensors inside a layer as the candidate computes them from the reference's values; none where
         that cannot be computed."""
-        index, part = self.candidate.model.index, pair.candidate
-        names = list(_inside(index, part))
-        feed = self.fed(part.inputs, values)
+        index, outer = self.candidate.model.index, pair.candidate
+        names = list(_inside(index, outer))
+        feed = self.fed(outer.inputs, values)
         if not names or feed is None:
             return {}
         try:
-            whole = backward(index, [*names, *part.outputs], set(part.inputs))
-            with opened_part(self.candidate, slice_model(self.candidate.model, whole, specs_of(feed))) as session:
-                made = session.infer({n: feed[n] for n in whole.inputs})
+            whole = backward(index, [*names, *outer.outputs], set(outer.inputs))
+            given = {n: feed[n] for n in whole.inputs}
+            part = slice_model(self.candidate.model, whole, specs_of(given))
+            with opened_part(self.candidate, part, given) as session:
+                made = session.infer(given)
         except (LayerdiffError, KeyError) as error:
-            log.debug("cannot look inside the candidate's %s: %s", part.outputs, error)
+            log.debug("cannot look inside the candidate's %s: %s", outer.outputs, error)
             return {}
         return {n: made[n] for n in names}
 
@@ -117,7 +119,7 @@ class Reruns:
             model = alter(slice_model(self.candidate.model, pair.candidate, specs_of(feed)))
             if model is None:
                 return None
-            with opened_part(self.candidate, model) as session:
+            with opened_part(self.candidate, model, feed) as session:
                 return session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot compute %s altered: %s", pair.reference.outputs, error)
@@ -143,7 +145,7 @@ class Reruns:
             return None
         try:
             model = explode(self.candidate.model, [(p.number, p.candidate) for p in parts], specs_of(feed))
-            with opened_part(side, model) as session:
+            with opened_part(side, model, feed) as session:
                 return session.infer(feed)
         except LayerdiffError as error:
             log.debug("cannot take %s apart: %s", parts[-1].reference.outputs, error)

@@ -80,5 +80,5 @@ class LayerRuns:
 def _run(side: Side, part: Slice, given: Arrays) -> Mapping[str, np.ndarray]:
     specs = side.model.index.specs
     feed = {n: held(value, specs.get(n)) for n, value in given.items()}
-    with opened_part(side, slice_model(side.model, part, specs_of(feed))) as session:
+    with opened_part(side, slice_model(side.model, part, specs_of(feed)), feed) as session:
         return session.infer(feed, part.outputs)

@@ -10,28 +10,30 @@ from typing import TYPE_CHECKING
 
 from ...graph.cutting.slices import backward, original_name
 from ...runners.contract.session import Session
+from ...runners.contract.workload import Feed, Workload
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ...graph.model import Model
-    from ...runners.contract.workload import Feed
     from ..sides import Side
 
 
 @contextmanager
-def opened_part(side: Side, part: Model) -> Iterator[Session]:
+def opened_part(side: Side, part: Model, feed: Feed) -> Iterator[Session]:
     """A session on a part of a side's network.
 
     Args:
         side: Who runs it.
         part: A slice of its model, or several slices side by side.
+        feed: What it will be run on: runtimes that build for shapes, or calibrate, do so for these arrays.
 
     Raises:
         LayerdiffError: It cannot be opened.
     """
     opened = side.model if not side.runner.capabilities.pieces else part
-    with side.runner.session(opened) as session:
+    workload = Workload(samples=lambda: iter([feed])) if opened is part else Workload()
+    with side.runner.session(opened, workload=workload) as session:
         yield session if opened is part else PartSession(session, part)
 
 

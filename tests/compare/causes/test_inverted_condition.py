@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
+from layerdiff import OnnxrtRunner
 from layerdiff.compare.causes.inverted_condition import explains
+from layerdiff.compare.causes.reruns import Reruns
+from layerdiff.graph.errors import BuildError
+from layerdiff.runners.contract.workload import Workload
 
-from support.layerwise import compare, only
+from support.layerwise import FP16, compare, only
 from support.models import normal, parsed
 
 MASK = np.random.default_rng(0).random((4, 4)) > 0.4
@@ -33,6 +40,35 @@ def test_the_condition_is_told():
     assert culprit.evidence.startswith(
         "the condition 'n' of Where mask is inverted: with the opposite one the candidate makes what the reference does"
     )
+
+
+@dataclass(frozen=True)
+class BuiltForSamples(OnnxrtRunner):
+    """ONNX Runtime, which refuses, as TensorRT does, open shapes that no sample of its workload has."""
+
+    def open(self, model: Any, *, workload: Workload | None = None, **rest: Any) -> Any:
+        seen = {n for feed in (workload and workload.samples and workload.samples()) or () for n in feed}
+        for spec in model.inputs:
+            if spec.name not in seen and any(not isinstance(d, int) for d in spec.shape):
+                raise BuildError(f"{spec.name} has a dynamic shape.")
+        return super().open(model, workload=workload, **rest)
+
+
+def test_the_condition_is_told_where_a_runtime_builds_for_shapes():
+    built = BuiltForSamples(threads=1)
+    culprit = only(compare(attention(RIGHT), attention(NEGATED), DATA, ort=built))
+    assert "the condition 'n' of Where mask is inverted" in culprit.evidence
+
+
+def test_one_file_on_two_runtimes_has_no_inverted_condition(monkeypatch):
+    def altered(*_: Any) -> None:
+        raise AssertionError("a piece was run altered")
+
+    monkeypatch.setattr(Reruns, "altered", altered)
+    where = "g (float[4] x, bool[4] m) => (float[4] y) { [mask] a = Where(m, x, low) [y] y = Mul(a, a) }"
+    data = [{"x": normal(4), "m": np.array([True, False, True, False])}]
+    report = compare(parsed(where, low=np.float32(-1e5)), FP16, data)
+    assert [(c.node, c.cause) for c in report.culprits] == [("mask", "saturation")]
 
 
 def test_two_inversions_are_none():
