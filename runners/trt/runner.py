@@ -276,8 +276,15 @@ class TrtRunner(TrtConfig, Runner):
         return specs_of(library, engine.content(), str(engine))
 
     def for_pieces(self, deployed: SessionInfo | None = None) -> TrtRunner:
-        """See `Runner.for_pieces`. Engines of pieces are built in the number formats that the deployed engine chose."""
-        return self if deployed is None else replace(self, deployed=deployed).with_timings(deployed.timing_cache)
+        """See `Runner.for_pieces`. Engines of pieces are built in the number formats that the deployed engine chose: in
+        none of 16 bits that no layer of it runs in, which a piece might take all the same."""
+        if deployed is None:
+            return self
+        from .summary import unused
+
+        idle = unused(deployed.options)
+        used = replace(self, fp16=self.fp16 and "fp16" not in idle, bf16=self.bf16 and "bf16" not in idle)
+        return replace(used, deployed=deployed).with_timings(deployed.timing_cache)
 
     def with_timings(self, timing_cache: bytes) -> TrtRunner:
         """See `Runner.with_timings`. Of two kernels that are equally fast, the builder takes the same again."""

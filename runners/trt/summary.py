@@ -18,9 +18,9 @@ def as_engine(info: SessionInfo, layers: Sequence[EngineLayer]) -> SessionInfo:
     options = {**info.options, "layers_engine": count, "formats": used, "accumulators": adders}
     if len(each) > 1:
         options["by_profile"] = [{"layers_engine": c, "formats": f, "accumulators": a} for c, f, a in each]
-    asked = [str(m).upper() for m in info.options.get("modes", ()) if m in ("fp16", "bf16", "int8", "fp8")]
-    unused = [mode for mode in asked if used and not any(mode in f for _, f, _ in each)]
-    notes = tuple(f"No layer of the engine runs in {m}: TensorRT found other formats faster." for m in unused)
+    notes = tuple(
+        f"No layer of the engine runs in {m.upper()}: TensorRT found other formats faster." for m in unused(options)
+    )
     if narrow := sum(a.get("FP16", 0) for _, _, a in each):
         products = sum(sum(a.values()) for _, _, a in each)
         if all(a == adders for _, _, a in each):
@@ -33,6 +33,17 @@ def as_engine(info: SessionInfo, layers: Sequence[EngineLayer]) -> SessionInfo:
     return replace(
         info, options=options, notes=(*info.notes, *fused, *notes), fp16_accumulation=fp16_accumulation(layers)
     )
+
+
+def unused(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modes that were asked for and that no layer of an engine runs in, in any of its profiles.
+
+    Args:
+        options: Those of its `SessionInfo`, as `as_engine` leaves them.
+    """
+    used = [options.get("formats") or {}, *(profile["formats"] for profile in options.get("by_profile", ()))]
+    asked = [mode for mode in map(str, options.get("modes", ())) if mode in ("fp16", "bf16", "int8", "fp8")]
+    return tuple(mode for mode in asked if any(used) and not any(mode.upper() in formats for formats in used))
 
 
 def fused_note(options: Mapping[str, Any], each: Sequence[tuple[int, Mapping[str, int]]]) -> tuple[str, ...]:

@@ -689,6 +689,27 @@ def test_a_piece_gets_the_formats_that_the_deployed_engine_chose(tensorrt):
     assert ("ILayer", "precision", module.DataType.HALF) in module.calls, "a layer run on its own is the same layer"
 
 
+@pytest.mark.parametrize(
+    ("asked", "formats", "left"),
+    [
+        (("fp16",), {"FP32": 3}, ()),
+        (("fp16",), {"FP32": 3, "FP16": 1}, ("fp16",)),
+        (("fp16", "int8"), {"INT8": 2, "FP32": 1}, ("int8",)),
+        (("fp16",), {}, ("fp16",)),
+    ],
+)
+def test_a_piece_may_not_take_a_format_that_no_layer_of_the_deployed_engine_runs_in(asked, formats, left):
+    runner = TrtRunner(**dict.fromkeys(asked, True))
+    pieces = runner.for_pieces(SessionInfo(options={"modes": list(asked), "formats": formats}))
+    assert pieces.modes == left
+
+
+def test_a_format_that_one_profile_alone_uses_stays():
+    several = [{"formats": {"FP32": 1}}, {"formats": {"FP16": 1}}]
+    info = SessionInfo(options={"modes": ["fp16"], "formats": {"FP32": 1}, "by_profile": several})
+    assert TrtRunner(fp16=True).for_pieces(info).modes == ("fp16",)
+
+
 # --- INT8 -------------------------------------------------------------------------------------------------------------
 
 
