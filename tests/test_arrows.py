@@ -43,7 +43,7 @@ ORDERS = {
         > graph.digest graph.recordings
         > graph.index graph.writer > graph.weights graph.inference graph.evaluation > graph.contrib_ops graph.options
         graph.trees graph.decoders
-        > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
+        > graph.schemas > graph.nodes graph.operators graph.specs graph.formats graph.imports graph.torch_traces
         graph.polygraphy_json graph.tflite_file > graph.numpy_files > graph.npy_strings graph.whole_file
         > graph.errors graph.interrupts graph.foreign graph.printable graph.leases""",
 }

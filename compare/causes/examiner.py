@@ -35,6 +35,7 @@ from . import (
     computed_operand,
     counterparts,
     differences,
+    disregarded,
     feeding,
     folded_padding,
     input_stage,
@@ -93,6 +94,7 @@ MOST_EXPLAINED = 2
 """Times as many weights that their steps explain as weights that stand out."""
 
 ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
+    disregarded.of_shape,
     shape.find,
     differences.of_constant,
     text.find,
@@ -122,6 +124,7 @@ ORDER: tuple[Callable[[LayerCase], Diagnosis | None], ...] = (
     underflow.find,
     limits.find,
     saturation.find,
+    disregarded.find,
     input_stage.find,
     other_operand.find,
     joined_otherwise.find,

@@ -39,6 +39,7 @@ from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
 from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
+from ..causes.disregarded import Disregarded
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_padding import PaddedBefore, ShiftInBias
@@ -110,6 +111,7 @@ OTHERWISE = "compare {node} of the second file with {op} {first} of the first: i
 TELLING = (
     AsRewritten,
     BakedConstant,
+    Disregarded,
     ExchangedParts,
     InsertedBehind,
     KeepsOthers,

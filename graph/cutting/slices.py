@@ -153,6 +153,36 @@ def with_setting(model: Model, node: int, name: str, value: int | float) -> Mode
     return model.derive(proto)
 
 
+def without_attribute(model: Model, node: int, name: str) -> Model:
+    """A model in which a node has not got an attribute.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        name: The attribute.
+    """
+    proto, changed = _copied(model, node)
+    kept = [attribute for attribute in changed.attribute if attribute.name != name]
+    del changed.attribute[:]
+    changed.attribute.extend(kept)
+    return model.derive(proto)
+
+
+def without_input(model: Model, node: int, slot: int) -> Model:
+    """A model in which a node does not read one of its inputs.
+
+    Args:
+        model: The model.
+        node: Position of the node.
+        slot: The place of the input.
+    """
+    proto, changed = _copied(model, node)
+    changed.input[slot] = ""
+    while changed.input and not changed.input[-1]:
+        del changed.input[-1]
+    return model.derive(proto)
+
+
 def with_operator(model: Model, node: int, op: str) -> Model:
     """A model in which a node is another operator of the same domain, which has what that does without attributes.
 

@@ -16,6 +16,7 @@ import onnx
 from ..index import GraphIndex
 from ..nodes import attribute
 from ..operators import COMMUTATIVE, CONTRIB_DOMAIN, domain_of, family
+from ..schemas import schema_at
 from .constants import constant_value
 from .settings import settle
 
@@ -83,17 +84,9 @@ class NormalForm:
 
 
 @functools.lru_cache(maxsize=4096)
-def _schema(op: str, version: int, domain: str) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(op, version, domain)
-    except Exception:  # a custom operator
-        return None
-
-
-@functools.lru_cache(maxsize=4096)
 def schema_defaults(op: str, version: int, domain: str) -> dict[str, Any]:
     """Attributes that an operator has where a node does not give them; empty for a custom operator."""
-    schema = _schema(op, version, domain)
+    schema = schema_at(op, version, domain)
     if schema is None:
         return {}
     found = {}
@@ -109,9 +102,9 @@ def slots(node: onnx.NodeProto, version: int) -> list[str]:
     domain = domain_of(node)
     standard = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}.get(node.op_type)
     if domain and standard is not None:
-        schema = _schema(standard, onnx.defs.onnx_opset_version(), "")
+        schema = schema_at(standard, onnx.defs.onnx_opset_version(), "")
     else:
-        schema = _schema(node.op_type, version, domain)
+        schema = schema_at(node.op_type, version, domain)
     names = []
     contrib = _CONTRIB_INPUTS.get(node.op_type, []) if domain == CONTRIB_DOMAIN else []
     for position in range(len(node.input)):
@@ -132,7 +125,7 @@ def spelled(index: GraphIndex, position: int, name: str) -> str:
     """An input that is given by its slot, as the operator's schema writes it: the ``K`` of a TopK."""
     node = index.nodes[position]
     domain = domain_of(node)
-    schema = _schema(node.op_type, index.opset.get(domain, 1), domain)
+    schema = schema_at(node.op_type, index.opset.get(domain, 1), domain)
     return next((i.name for i in schema.inputs if i.name.lower() == name), name) if schema is not None else name
 
 
@@ -160,7 +153,7 @@ def is_optional(index: GraphIndex, position: int, slot: str) -> bool:
     """Whether the operator of a node may be without an input; of ONNX Runtime's own, where its inputs are known."""
     node = index.nodes[position]
     domain = domain_of(node)
-    schema = _schema(node.op_type, index.opset.get(domain, 1), domain)
+    schema = schema_at(node.op_type, index.opset.get(domain, 1), domain)
     if schema is None:
         return domain != CONTRIB_DOMAIN or slot in _CONTRIB_INPUTS.get(node.op_type, ())
     optional = (i.name.lower() for i in schema.inputs if i.option == onnx.defs.OpSchema.FormalParameterOption.Optional)
