@@ -37,6 +37,7 @@ from .pruned import blaming_readers
 from .results import Names, culprits, layer_results, ranked
 from .resuming import Checkpoint, walked
 from .texts import layers_not_compared
+from .together import explains_whole, wrong_together
 from .verdicts import Verdicts, coarsest, verdicts
 from .walk import Walk
 from .walked import Walked
@@ -230,7 +231,7 @@ def localize_candidate(
     fmt = coarsest(reference.runner.arithmetic, candidate.runner.arithmetic, formats)
     heals, given = _judged(prepared, seen, outputs, fmt, carried, None if log is None else progress)
     given = typed_losses.blaming(prepared, _excusing(given, seen, outputs, index), outputs)
-    given, blamed = _blamed(prepared, seen, given, outputs, progress)
+    given, blamed = _blamed(prepared, seen, given, outputs, log, progress)
     unshown = frozenset(s.number for s in blamed if in_pieces_only(s, seen, outputs, index))
     if heals.agreed.issuperset(seen.outputs) and all(map(heals.rounding, seen.outputs, seen.outputs.values())):
         given, blamed = given.unshared(), [replace(s, contribution=None) for s in blamed]
@@ -246,17 +247,34 @@ def localize_candidate(
         layers=layer_results(given, prepared.plan.unmatched, names),
         culprits=found,
         fidelity=tuple(shown),
-        notices=(*walk_notices(prepared, seen, given, found, outputs), *doubts),
+        notices=(*walk_notices(prepared, seen, given, found, outputs), *(() if explains_whole(found) else doubts)),
         repeats={} if log is None else {r.name: r.repeat for r in log.runners if r.repeat is not None},
         settled=settled,
     )
 
 
+def _timings(log: RunLog, candidate: Side) -> bytes:
+    """What the deployed engine tells of the times of kernels; empty where it tells nothing."""
+    info = log.of(candidate.name).info
+    return b"" if info is None else info.timing_cache
+
+
 def _blamed(
-    prepared: Prepared, walked: Walked, given: Verdicts, outputs: Sequence[OutputResult], progress: Progress
+    prepared: Prepared,
+    walked: Walked,
+    given: Verdicts,
+    outputs: Sequence[OutputResult],
+    log: RunLog | None,
+    progress: Progress,
 ) -> tuple[Verdicts, list[LayerObservation]]:
-    """The verdicts with what random values and the loudest layer add to them; the culprits with all that is told."""
+    """The verdicts with what random values, the loudest layer and layers that are wrong only together add to them; the
+    culprits with all that is told."""
     given, blamed = name_loudest(prepared, walked, random_layers.blaming(prepared, given), outputs, progress)
+    timings = b"" if log is None else _timings(log, prepared.candidate)
+    fused = None if log is None else wrong_together(prepared, walked, outputs, timings, progress)
+    if fused is not None:
+        given = given.knowing([fused]).blaming(fused.number)
+        blamed = [fused, *(s for s in blamed if s.number != fused.number)]
     return given, lost_before.told(blamed, given.layers, prepared.comparison.reference.model.index)
 
 

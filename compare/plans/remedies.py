@@ -37,6 +37,7 @@ from ..causes.altered_weights import OverflowBeside
 from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
+from ..causes.built_together import BuiltTogether
 from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.disregarded import Disregarded
@@ -111,6 +112,7 @@ OTHERWISE = "compare {node} of the second file with {op} {first} of the first: i
 TELLING = (
     AsRewritten,
     BakedConstant,
+    BuiltTogether,
     Disregarded,
     ExchangedParts,
     InsertedBehind,
