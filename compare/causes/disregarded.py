@@ -39,12 +39,14 @@ class Disregarded:
     """An input or an attribute of a node as if without which a runtime computes.
 
     Attributes:
-        node: Operator and name of the node.
+        op: Operator of the node.
+        node: Its name.
         what: What it is called in the operator's schema, and what it holds: ``its input axes ([-1])``.
         name: What it is called there.
         until: The last opset in which an input was an attribute; None where it never was.
     """
 
+    op: str
     node: str
     what: str
     name: str
@@ -53,7 +55,12 @@ class Disregarded:
     @property
     def text(self) -> str:
         """See `Fact`."""
-        return f"the candidate computes {self.node} as if without {self.what}: without it, the reference makes the same"
+        return f"the candidate computes {self.told} as if without {self.what}: without it, the reference makes the same"
+
+    @property
+    def told(self) -> str:
+        """The node."""
+        return f"{self.op} {self.node}"
 
     @property
     def remedy(self) -> str:
@@ -63,7 +70,7 @@ class Disregarded:
                 f"export the model with opset {self.until} or a lower one, in which {self.name} is an attribute, "
                 "or run it on a version of the runtime that knows the opset of the file"
             )
-        return f"run it on a version of the runtime that reads {self.name} of {self.node}, or write it with other nodes"
+        return f"run it on a version of the runtime that reads {self.name} of {self.told}, or write it with other nodes"
 
 
 def find(case: LayerCase) -> Diagnosis | None:
@@ -98,13 +105,13 @@ def _trials(case: LayerCase) -> Iterator[tuple[Disregarded, int, Callable[[Model
     for place, position in enumerate(case.pair.reference.nodes):
         node = index.nodes[position]
         version = index.opset.get(domain_of(node), 1)
-        told = f"{node.op_type} {index.names[position]}"
+        told = node.op_type, index.names[position]
         for slot, name in optional_inputs(node, version):
             what = f"its input {name} ({_told(index, node.input[slot])})"
             until = attribute_until(node, version, name)
-            yield Disregarded(told, what, name, until), position, partial(without_input, node=place, slot=slot)
+            yield Disregarded(*told, what, name, until), position, partial(without_input, node=place, slot=slot)
         for name, value in settings_made(node, version):
-            fact = Disregarded(told, f"its attribute {name} ({value})", name)
+            fact = Disregarded(*told, f"its attribute {name} ({value})", name)
             yield fact, position, partial(without_attribute, node=place, name=name)
 
 

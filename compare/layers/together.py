@@ -84,7 +84,7 @@ def wrong_together(
     progress.stage(f"{side.name}: looking for layers that are wrong only where they are built together")
     whole = (side.deployed or side.runner).with_timings(timings)
     try:
-        return _Search(prepared, replace(side, runner=whole), walked, output).found()
+        return _Search(prepared, replace(side, runner=whole), walked, output, progress).found()
     except LayerdiffError:
         log.debug("no part of %s was found", side.name, exc_info=True)
         return None
@@ -102,8 +102,11 @@ class _Trial:
 class _Search:
     """Looks for the smallest part that is wrong, on the sample on which an output differs most."""
 
-    def __init__(self, prepared: Prepared, side: Side, walked: Walked, output: OutputResult) -> None:
+    def __init__(
+        self, prepared: Prepared, side: Side, walked: Walked, output: OutputResult, progress: Progress = SILENT
+    ) -> None:
         assert output.worst_sample is not None
+        self._progress, self._tried = progress, 0
         self._reference, self._side = prepared.comparison.reference, side
         self._tensors, self._back = prepared.plan.tensors, prepared.plan.back
         ((_, self._sample),) = numbered(prepared.comparison.samples, {output.worst_sample})
@@ -112,22 +115,39 @@ class _Search:
         observed = relative_error(walked.outputs[output.tensor])
         self._limit = UNEXPLAINED if deployed is None else max(UNEXPLAINED * deployed, math.sqrt(observed * deployed))
         self._layers = self._on_the_way(walked.layers)
+        self._most = 1 + 2 * max(len(self._layers), 2).bit_length()
         self._fixed = all(isinstance(d, int) for spec in side.model.inputs for d in spec.shape or (None,))
 
     def found(self) -> LayerObservation | None:
         """The layer at the end of the smallest part that is wrong."""
-        layers = self._layers
-        if not layers or not self._wrong(len(layers) - 1, -1):
+        if not self._layers or not self._wrong(-1, len(self._layers) - 1):
             return None
-        end = first_wrong(lambda place: self._wrong(place, -1), -1, len(layers) - 1)
-        start = last_wrong(lambda place: self._wrong(end, place), -1, end)
+        start, end = self._window(-1, len(self._layers) - 1)
         trial = self._built([self._made(end)], start)
         names, index = self._side.model.index.names, self._side.model.index
         computing = tuple(names[p] for p in trial.nodes if any(self._floats(o) for o in index.nodes[p].output))
-        error, last = trial.errors[self._made(end)], layers[end]
+        error, last = trial.errors[self._made(end)], self._layers[end]
         twin = self._tensors.get(self._made(end), self._made(end))
         fact = BuiltTogether(twin, computing or (names[trial.nodes[-1]],), error, last.cumulative_error)
         return replace(last, diagnosis=Diagnosis(Cause.WRONG_OP, (self._marked(fact, start, end),)))
+
+    def _window(self, start: int, end: int) -> tuple[int, int]:
+        """The ends of a small part that is wrong, inside of one that is: a half of it, as long as one of both halves is
+        wrong, which costs no more than to build the whole twice; then each end by itself."""
+        while end - start > 1:
+            middle = (start + end) // 2
+            if self._wrong(start, middle):
+                end = middle
+            elif self._wrong(middle, end):
+                start = middle
+            else:
+                return self._ends(start, middle, end)
+        return start, end
+
+    def _ends(self, start: int, middle: int, end: int) -> tuple[int, int]:
+        """The same of a part that is wrong across its middle: from there, each end by itself."""
+        end = first_wrong(lambda place: self._wrong(start, place), middle, end)
+        return last_wrong(lambda place: self._wrong(place, end), start, middle), end
 
     def _on_the_way(self, layers: Sequence[LayerObservation]) -> list[LayerObservation]:
         """The layers that the output depends on and that make floats on both sides, the output's own last."""
@@ -149,9 +169,11 @@ class _Search:
         spec = (self._reference if reference else self._side).model.index.specs.get(tensor)
         return spec is not None and is_float(spec.dtype)
 
-    def _wrong(self, end: int, start: int) -> bool:
+    def _wrong(self, start: int, end: int) -> bool:
         """Whether the part from behind one layer to another is wrong; not, where it cannot be built."""
         tensor = self._made(end)
+        self._tried += 1
+        self._progress.advance(self._tried, self._most, "parts")
         try:
             error = self._built([tensor], start).errors[tensor]
         except LayerdiffError:

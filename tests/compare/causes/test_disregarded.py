@@ -74,6 +74,18 @@ def test_the_axes_that_an_older_parser_does_not_read_are_told(layers):
     assert culprit.remedies[0].text.startswith("export the model with opset 17 or a lower one")
 
 
+def test_the_same_in_several_layers_is_one_fault():
+    text = NORM.replace("(float[4,8,16] y)", "(float[4,8,16] z)").replace("[y] y", "[first] y").replace(" }", "")
+    again = """[pow2] p2 = Pow(y, two)
+        [mean2] m2 = ReduceMean(p2, axes) [eps2] e2 = Add(m2, small) [root2] s2 = Sqrt(e2)
+        [turn2] r2 = Reciprocal(s2) [scaled2] n2 = Mul(y, r2) [z] z = MatMul(n2, w) }"""
+    model = parsed(text + again, opset=18)
+    model.graph.initializer.extend(norm().graph.initializer)
+    culprit = only(compare(model, careless(no_axes), [{"x": ROWS}]))
+    assert culprit.node == "mean"
+    assert culprit.evidence.endswith("the same at ReduceMean mean2")
+
+
 def test_an_attribute_that_is_not_read_is_told():
     culprit = only(compare(parsed(POOL, opset=18), careless(no_padding), [{"x": normal(2, 3, 8, 8)}]))
     assert culprit.node == "pool"

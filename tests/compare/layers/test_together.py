@@ -30,8 +30,8 @@ def chain() -> onnx.ModelProto:
 class Fusing(OnnxrtRunner):
     """ONNX Runtime, whose kernel for two products in a row is wrong where nobody asks for what lies between them."""
 
-    first: str = "m5"
-    last: str = "m7"
+    first: int = 5
+    last: int = 7
     refuses: str = ""
     always: bool = False
 
@@ -46,15 +46,15 @@ class Fusing(OnnxrtRunner):
         nodes = {original_name(node.name): node for node in model.proto.graph.node}
         if self.refuses in nodes and model.derived:
             raise BuildError(f"no kernel for {self.refuses}.")
-        inside = {f"t{i}" for i in range(5, 7)} | {"m5", "m6"}
+        inside = {f"{kind}{i}" for i in range(self.first, self.last) for kind in "tm"}
         seen = {original_name(o.name) for o in model.outputs}
-        if not {self.first, self.last} <= set(nodes) or (inside & seen and not self.always):
+        if not {f"m{self.first}", f"m{self.last}"} <= set(nodes) or (inside & seen and not self.always):
             return OnnxrtRunner(threads=1).open(model, **rest)
         proto = onnx.ModelProto()
         proto.CopyFrom(model.proto)
         for weight in proto.graph.initializer:
-            if weight.name == "w7":
-                weight.CopyFrom(onnx.numpy_helper.from_array(-WEIGHTS["w7"], "w7"))
+            if weight.name == f"w{self.last}":
+                weight.CopyFrom(onnx.numpy_helper.from_array(-WEIGHTS[weight.name], weight.name))
         return OnnxrtRunner(threads=1).open(model.derive(proto), **rest)
 
 
@@ -70,14 +70,21 @@ def test_the_smallest_part_that_is_wrong_is_told():
     assert not any(notice.code == "fidelity" for notice in report.notices)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (8, 9), (0, 11), (10, 11), (3, 8)])
+def test_it_is_found_wherever_it_is(first, last):
+    culprit = only(compare(chain(), Fusing(threads=1, first=first, last=last), DATA))
+    assert culprit.node == f"m{last}"
+    assert f" nodes, m{first} to {'y' if last == STEPS - 1 else f't{last}'}, make" in culprit.evidence
+
+
 def test_layers_that_explain_the_error_are_not_searched_again():
-    report = compare(chain(), Fusing(threads=1, first="m7", always=True), DATA)
+    report = compare(chain(), Fusing(threads=1, first=7, always=True), DATA)
     assert report.verdict == "fail"
     assert not any("built together" in culprit.evidence for culprit in report.culprits)
 
 
 def test_a_network_that_agrees_is_not_searched():
-    report = compare(chain(), Fusing(threads=1, first="no such node"), DATA)
+    report = compare(chain(), Fusing(threads=1, first=STEPS), DATA)
     assert (report.verdict, report.culprits) == ("pass", ())
 
 
