@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ...graph.cutting.slices import original_name
 from ...graph.operators import operator
 from ...graph.printable import counted, few
 
@@ -18,9 +19,10 @@ FP32_ONLY = {"fp16": _NEITHER, "bf16": _NEITHER | _NOT_BF16}
 
 
 def in_fp32(index: GraphIndex, fmt: str) -> dict[str, str]:
-    """The nodes that cannot compute in a format: their names and operators, in the order of the graph."""
+    """The nodes that cannot compute in a format: their names and operators, in the order of the graph. Layers that are
+    run side by side have the names of the whole graph, as what a user keeps has."""
     nodes = zip(index.names, index.nodes, strict=True)
-    return {name: node.op_type for name, node in nodes if operator(node) in FP32_ONLY[fmt]}
+    return {original_name(name): node.op_type for name, node in nodes if operator(node) in FP32_ONLY[fmt]}
 
 
 def note_of(nodes: Mapping[str, str], fmt: str) -> str:

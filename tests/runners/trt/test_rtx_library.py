@@ -139,6 +139,15 @@ def test_operators_that_the_library_refuses_in_a_narrow_type_stay_in_fp32(op, fm
     )
 
 
+def test_they_stay_in_fp32_where_layers_are_run_side_by_side():
+    model = Model(parsed("g (float[2, 4] x) => (float[2, 4] y) { [act] a = HardSwish(x) [y] y = Relu(a) }"))
+    spec = model.inputs[0]
+    parts = [(1, Slice(("a",), (0,), ("x",))), (2, Slice(("y",), (1,), ("a",)))]
+    side_by_side = explode(model, parts, {"x": spec, "a": spec})
+    feed = dict.fromkeys(("x", "a"), np.ones((2, 4), np.float32))
+    built(RtxRunner(bf16=True, compute_capability=("8.9",)), side_by_side, samples=lambda: iter([feed]))
+
+
 def test_what_the_list_of_these_operators_holds_is_tried():
     assert set(ONLY_IN_FP32) == set().union(*FP32_ONLY.values())
 
