@@ -4,8 +4,10 @@
         [--limit SECONDS]
 
 FOLDER holds NAME/model.onnx and NAME/data for each network, as ``python -m benchmarks.gpu.real FOLDER --fetch`` copies
-them out of `benchmarks.trained` on a machine with a network. Each result is one line of JSON in FILE as soon as it is
-there; a table is printed last. The reference is ONNX Runtime on the CPU in FP32.
+them out of `benchmarks.trained` on a machine with a network, or ``--export`` writes the architectures of
+`benchmarks.exported` there, by the older of PyTorch's exporters or, where that cannot, by the newer one. Each result
+is one line of JSON in FILE as soon as it is there; a table is printed last. The reference is ONNX Runtime on the CPU, in
+FP32.
 """
 
 from __future__ import annotations
@@ -39,6 +41,27 @@ def fetch(folder: Path, names: list[str]) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(files.model, folder / name / "model.onnx")
         shutil.copytree(files.data, folder / name / "data", dirs_exist_ok=True)
+
+
+def export(folder: Path) -> list[str]:
+    """Writes the networks of `benchmarks.exported`, with random weights, and returns their names."""
+    import numpy as np
+
+    from benchmarks.exported.architectures import ARCHITECTURES
+    from benchmarks.exported.conversions import exported
+
+    names = []
+    for architecture in ARCHITECTURES:
+        names.append(architecture.name.replace(", ", "-").replace(" ", "-"))
+        target, feed = folder / names[-1], architecture.feed()
+        (target / "data").mkdir(parents=True, exist_ok=True)
+        np.savez(target / "data" / "0.npz", **feed)
+        try:
+            exported(architecture, feed, target / "model.onnx", dynamo=False)
+        except Exception as error:
+            print(f"{names[-1]}: {type(error).__name__} in the older exporter")
+            exported(architecture, feed, target / "model.onnx", dynamo=True)
+    return names
 
 
 def run(name: str, mode: str, folder: Path, runner: Runner, layers: bool) -> list[dict]:
@@ -89,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--fetch", action="store_true", help="copy the networks into FOLDER, and run nothing")
+    parser.add_argument("--export", action="store_true", help="write exports into FOLDER, and run nothing")
     parser.add_argument("--names", nargs="+", default=list(NAMES))
     parser.add_argument("--modes", nargs="+", default=["fp32", "tf32", "fp16"], choices=list(MODES))
     parser.add_argument("--layers", action="store_true")
@@ -98,6 +122,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.fetch:
         fetch(arguments.folder, arguments.names)
+        return
+    if arguments.export:
+        print(*export(arguments.folder))
         return
     trt = TrtRunner(tactic_sources=arguments.tactic_sources, optimization_level=arguments.optimization_level)
     results = Results(arguments.out, arguments.limit)
