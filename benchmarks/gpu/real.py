@@ -6,8 +6,8 @@
 FOLDER holds NAME/model.onnx and NAME/data for each network, as ``python -m benchmarks.gpu.real FOLDER --fetch`` copies
 them out of `benchmarks.trained` on a machine with a network, or ``--export`` writes the architectures of
 `benchmarks.exported` there, by the older of PyTorch's exporters or, where that cannot, by the newer one. Each result
-is one line of JSON in FILE as soon as it is there; a table is printed last. The reference is ONNX Runtime on the CPU, in
-FP32.
+is one line of JSON in FILE as soon as it is there; a table is printed last. The reference is ONNX Runtime on the CPU,
+in FP32.
 """
 
 from __future__ import annotations
