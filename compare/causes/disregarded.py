@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph.cutting.slices import without_attribute, without_input
-from ...graph.operators import domain_of
+from ...graph.operators import CONTROL_FLOW, domain_of, operator
 from ...graph.pairing.constants import constant_value
 from ...graph.schemas import attribute_until, optional_inputs, settings_made
 from ..report.model import Cause
@@ -104,6 +104,8 @@ def _trials(case: LayerCase) -> Iterator[tuple[Disregarded, int, Callable[[Model
     index = case.graphs[0]
     for place, position in enumerate(case.pair.reference.nodes):
         node = index.nodes[position]
+        if operator(node) in CONTROL_FLOW:  # without a trip count, a loop need not end
+            continue
         version = index.opset.get(domain_of(node), 1)
         told = node.op_type, index.names[position]
         for slot, name in optional_inputs(node, version):

@@ -166,6 +166,16 @@ class Healing:
         how = None if s is None else s.turning.get(tensor)
         return alike and how is not None and how.along(among) <= 2 * rounding
 
+    def hides(self, layer: LayerObservation, guilty: LayerObservation) -> bool:
+        """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it
+        was in numbers. That of a layer which was not run, or gives another shape, is taken to be of the size of what it
+        reads."""
+        values, error = _size(layer.cumulative.values())
+        before, made = _size(guilty.local.values())
+        if not made:
+            before = made = max((_size(m.cumulative.values())[0] for m in self.makers(guilty)), default=0.0)
+        return values > LOUD * before and error > made / LOUD
+
     def _rounding(self, tensor: str, u: float | None = None) -> float:
         return QUIET * (self._u if u is None else u) * math.sqrt(max(1, self._depth.get(tensor, 1)))
 
@@ -223,21 +233,13 @@ class Healing:
                 gone = self._gone(layer, error, alone, seen)
                 if here is not s and error <= ANOTHER:  # what others bring says little of one as small as theirs
                     gone = gone and self.quiet(layer)
-                if gone and not hides(layer, s):
+                if gone and not self.hides(layer, s):
                     continue
                 if not gone and not elsewhere:
                     return False
                 seen.add(layer.number)
                 waiting.append((layer, gone))
         return True
-
-
-def hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
-    """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
-    in numbers."""
-    values, error = _size(layer.cumulative.values())
-    before, made = _size(guilty.local.values())
-    return values > LOUD * before and error > made / LOUD
 
 
 def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:

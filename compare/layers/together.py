@@ -77,7 +77,8 @@ def wrong_together(
         progress: Told what is going on.
     """
     side, reference = prepared.candidate, prepared.comparison.reference
-    output = next((o for o in outputs if unexplained(o, walked)), None)
+    drawn = any(s.pair.random or s.comes_and_goes for s in walked.layers)  # which the walk does not show
+    output = None if drawn else next((o for o in outputs if unexplained(o, walked)), None)
     able = side.runner.capabilities.pieces and all(s.runner.capabilities.any_model for s in (side, reference))
     if output is None or not able or side.runner.levels() or side.runner.arithmetic.is_integer:
         return None
