@@ -295,7 +295,12 @@ def groups(layers: Iterable[EngineLayer], model: Model) -> list[frozenset[int]]:
 def deployed_info(info: SessionInfo, layers: Sequence[EngineLayer], model: Model) -> SessionInfo:
     """``info`` of the engine of a whole model, with its kernels and formats, for those that observe it in pieces.
 
-    A region of Myelin's is many kernels, of which the inspector does not tell.
+    A region of Myelin's is many kernels, of which the inspector does not tell. Where all layers run in one format, so
+    do the nodes that no layer names.
     """
+    formats = node_formats(layers)
+    used = {layer.precision for layer in layers if not layer.passive}
+    if len(used) == 1 and "" not in used and not model.opaque:
+        formats = {**dict.fromkeys(model.index.names, (used.pop(), "")), **formats}
     told = [layer for layer in layers if "myelin" not in layer.kind.lower() and not layer.passive]
-    return replace(info, node_formats=node_formats(layers), kernels=tuple(groups(told, model)))
+    return replace(info, node_formats=formats, kernels=tuple(groups(told, model)))

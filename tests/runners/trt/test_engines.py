@@ -23,6 +23,7 @@ from layerdiff.graph.engine import Engine, facts_path
 from layerdiff.graph.errors import ModelError, RunnerError, UsageError
 from layerdiff.graph.load import load, load_engine
 from layerdiff.graph.model import Model
+from layerdiff.runners.contract.session import SessionInfo
 from layerdiff.runners.contract.workload import ShapeRange, Workload, seen_ranges
 from layerdiff.runners.trt import inspector, log, profiles, session, summary
 from layerdiff.runners.trt.runner import TrtRunner
@@ -458,6 +459,19 @@ def test_layers_of_several_profiles_are_counted_once_with_their_formats(tensorrt
     runner.for_pieces(deployed).open(model.derive(model.proto), workload=Workload(profiles=({"x": FEW},))).close()
     pins = [c[2] for c in module.calls if c[:2] == ("ILayer", "precision")]
     assert pins == [module.DataType.HALF] * 4, "a piece runs in the deployed engine's formats"
+
+
+@pytest.mark.parametrize(("other", "unnamed"), [("FP16", ("FP16", "")), ("FP32", None)])
+def test_where_all_layers_run_in_one_format_so_do_nodes_that_none_names(other, unnamed):
+    def layer(name: str, precision: str) -> inspector.EngineLayer:
+        tensors = (inspector.EngineTensor(name, (1,), f"Row major linear {precision} format"),)
+        return inspector.EngineLayer(name, "CaskConvolution", (name,), tensors, tensors, "")
+
+    layers = [layer("conv", "FP16"), layer("fc", other)]
+    assert {found.precision for found in layers} == {"FP16", other}
+    formats = inspector.deployed_info(SessionInfo(), layers, network()).node_formats
+    assert formats.get("act") == unnamed
+    assert (formats["conv"], formats["fc"]) == (("FP16", "FP16"), (other, other))
 
 
 def test_nodes_whose_kernels_add_in_fp16_are_told(tensorrt, monkeypatch):
