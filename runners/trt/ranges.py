@@ -103,7 +103,8 @@ def measure(model: Model, method: str, names: list[str], samples: Iterable[Feed]
             calibrator.create_inference_session()
             for feed in samples:
                 try:
-                    calibrator.collect_data(One(feed))
+                    with np.errstate(over="ignore", invalid="ignore"):  # told below
+                        calibrator.collect_data(One(feed))
                 except ValueError as error:  # of NumPy's histogram
                     raise UsageError(
                         f"{method_name(method)} cannot count values as large as those of a tensor that is to be "

@@ -38,6 +38,7 @@ def test_the_greatest_magnitude_of_all_samples_is_the_range():
     )
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("method", ["percentile", "entropy"])
 def test_values_that_no_histogram_holds_are_an_error_in_one_line(method):
     model = Model(parsed(MASKED, w=W))
