@@ -278,7 +278,9 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if folded is not None:
         names = [name for _, name in folded.reference]
         return Remedy(f"fold {listed(names)} into {folded.candidate[0][1]} again, or put them back there")
-    shown = next(filter(None, map(_of_fact, culprit.facts)), "") or misread.remedy(culprit.facts)
+    read = side.runner.capabilities.any_model  # a program of its own reads no file
+    facts = [fact for fact in culprit.facts if read or not isinstance(fact, Disregarded)]
+    shown = next(filter(None, map(_of_fact, facts)), "") or misread.remedy(facts)
     if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
         outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
         shown = shown or (BY_CHANNEL if outputs else LEVEL)
