@@ -41,6 +41,7 @@ from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
+from ..causes.folded_constant import FoldedConstant
 from ..causes.folded_padding import PaddedBefore, ShiftInBias
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
@@ -111,6 +112,7 @@ TELLING = (
     AsRewritten,
     BakedConstant,
     ExchangedParts,
+    FoldedConstant,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
