@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..index import GraphIndex
 from ..nodes import attribute_ints
 from ..operators import RESHAPES
-from .changes import AttributeChange
+from .changes import AttributeChange, GroupsChange, OpName
 from .constants import constant_value
 from .normal_form import NormalForm
 
@@ -30,10 +30,32 @@ def change(
     if a.op != "Reshape" and None not in told:
         return AttributeChange("axes", *told)
     if None not in shapes:
-        return AttributeChange("output shape", *shapes)
+        return _groups(reference, n, candidate, m, shapes) or AttributeChange("output shape", *shapes)
     if told[0] is None or told[1] is None or (a.op == "Reshape" and _fits(told[0], told[1])):
         return None
-    return AttributeChange("shape", *told)
+    return _groups(reference, n, candidate, m, told) or AttributeChange("shape", *told)
+
+
+def _groups(
+    reference: GraphIndex, n: int, candidate: GraphIndex, m: int, shapes: Sequence[list[int]]
+) -> AttributeChange | None:
+    """Another number of groups that are normalized, where that is what two Reshapes make."""
+    mine, theirs = _normalizing(reference, n), _normalizing(candidate, m)
+    if mine is None or theirs is None or mine[1] == theirs[1]:
+        return None
+    if [shape[1] if len(shape) == 3 else None for shape in shapes] != [mine[1], theirs[1]]:
+        return None
+    return GroupsChange("output shape", *shapes, normalizes=(mine[0], theirs[0]))
+
+
+def _normalizing(index: GraphIndex, position: int) -> tuple[OpName, int] | None:
+    """The InstanceNormalization that alone reads what a node makes, and how many channels it has."""
+    made = index.nodes[position].output[0]
+    reader = next(iter(index.consumers.get(made, ())), None)
+    if reader is None or len(index.consumers[made]) > 1 or index.nodes[reader].op_type != "InstanceNormalization":
+        return None
+    scale = constant_value(index, index.nodes[reader].input[1])
+    return None if scale is None else ((index.nodes[reader].op_type, index.names[reader]), scale.size)
 
 
 def _told(index: GraphIndex, position: int) -> list[int] | None:
