@@ -4,6 +4,7 @@ follows from the shape of what they read."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..index import GraphIndex
 from ..nodes import attribute_ints
@@ -30,22 +31,23 @@ def change(
     if a.op != "Reshape" and None not in told:
         return AttributeChange("axes", *told)
     if None not in shapes:
-        return _groups(reference, n, candidate, m, shapes) or AttributeChange("output shape", *shapes)
+        groups = _groups(reference, n, candidate, m, *shapes)
+        return AttributeChange("output shape", *shapes) if groups is None else groups
     if told[0] is None or told[1] is None or (a.op == "Reshape" and _fits(told[0], told[1])):
         return None
-    return _groups(reference, n, candidate, m, told) or AttributeChange("shape", *told)
+    return AttributeChange("shape", *told)
 
 
 def _groups(
-    reference: GraphIndex, n: int, candidate: GraphIndex, m: int, shapes: Sequence[list[int]]
-) -> AttributeChange | None:
+    reference: GraphIndex, n: int, candidate: GraphIndex, m: int, shape: Any, other: Any
+) -> GroupsChange | None:
     """Another number of groups that are normalized, where that is what two Reshapes make."""
     mine, theirs = _normalizing(reference, n), _normalizing(candidate, m)
     if mine is None or theirs is None or mine[1] == theirs[1]:
         return None
-    if [shape[1] if len(shape) == 3 else None for shape in shapes] != [mine[1], theirs[1]]:
+    if len(shape) != 3 or len(other) != 3 or (shape[1], other[1]) != (mine[1], theirs[1]):
         return None
-    return GroupsChange("output shape", *shapes, normalizes=(mine[0], theirs[0]))
+    return GroupsChange("output shape", shape, other, normalizes=(mine[0], theirs[0]))
 
 
 def _normalizing(index: GraphIndex, position: int) -> tuple[OpName, int] | None:

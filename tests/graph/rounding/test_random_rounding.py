@@ -316,9 +316,8 @@ def test_a_blank_image_is_rounded_alike_everywhere_and_its_channels_are_not():
     assert len(np.unique(typical[0])) > 8
 
 
-FILTERS = {
-    f"w{i}": RNG.standard_normal(shape).astype(np.float32) for i, shape in enumerate([(24, 8, 3, 3), (16, 24, 1, 1)])
-}
+SIZES = {"w0": (24, 8, 3, 3), "w1": (16, 24, 1, 1)}
+FILTERS = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in SIZES.items()}
 CHANNELS = """(float[2,8,9,9] x) => (float[2,16,7,7] y) {
     [c0] a = Conv(x, w0) [norm] n = InstanceNormalization(a, s, b) [tanh] t = Tanh(n) [c1] y = Conv(t, w1) }"""
 
