@@ -182,7 +182,7 @@ def layout_unlike(model: str, input: str, first: str, other: str, option: str) -
 
 def outputs_exchanged(candidate: str, held: Mapping[str, str], options: str) -> Notice:
     """Outputs carry each other's names."""
-    pairs = ", ".join(f"{name!r} here is {other!r} there within 10 %" for name, other in held.items())
+    pairs = ", ".join(f"{name!r} here is {other!r} there" for name, other in held.items())
     meant = f" If that is meant: {options}" if options else ""
     return Notice("outputs-exchanged", candidate, f"{candidate}: the outputs are exchanged, {pairs}.{meant}")
 

@@ -16,6 +16,7 @@ import onnx
 
 from .index import GraphIndex
 from .nodes import attribute_int
+from .operators import CONTRIB_DOMAIN
 from .writer import GraphWriter, Names
 
 if TYPE_CHECKING:
@@ -47,6 +48,15 @@ def plain_name(node: onnx.NodeProto) -> str:
         return ""
     name = node.name.removesuffix(_SUFFIX)
     return name.removesuffix(_NORMALIZED) if is_scaling(node) else name
+
+
+def known_as(node: onnx.NodeProto) -> tuple[str, str]:
+    """The operator and the domain of what computes the same of plain tensors, element for element."""
+    if not is_blocked(node):
+        return node.op_type, node.domain
+    if node.op_type == "Conv":
+        return "FusedConv", CONTRIB_DOMAIN
+    return ("Identity" if node.op_type in (INTO, OUT_OF) else node.op_type), ""
 
 
 def is_scaling(node: onnx.NodeProto) -> bool:

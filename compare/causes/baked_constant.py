@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...graph.cutting.dataflow import dataflow
+from ...graph.cutting.dataflow import Kind, dataflow
 from ...graph.evaluation import evaluate
 from ...graph.index import GraphIndex
 from ...graph.operators import operator
@@ -42,6 +42,7 @@ class BakedConstant:
         inputs: The inputs of the model that it is computed from.
         more: How many other tensors are.
         counted: Whether it follows from sizes in the candidate, and is no constant.
+        of_sizes: Whether it follows from sizes in the reference, whatever the values of the inputs are.
     """
 
     tensor: str
@@ -49,12 +50,14 @@ class BakedConstant:
     inputs: tuple[str, ...]
     more: int = 0
     counted: bool = False
+    of_sizes: bool = False
 
     @property
     def sources(self) -> str:
         """The inputs, as in a sentence."""
         names = few([f"'{name}'" for name in self.inputs], NAMED)
-        return f"the input{'s' if self.inputs[1:] else ''} {names}"
+        sizes = "the sizes of " if self.of_sizes else ""
+        return f"{sizes}the input{'s' if self.inputs[1:] else ''} {names}"
 
     @property
     def text(self) -> str:
@@ -89,7 +92,7 @@ def find(case: LayerCase) -> Diagnosis | None:
     first = next(iter(found.values()))
     maker = index.producer.get(first.tensor, first.reader)
     node, inputs = (index.nodes[maker].op_type, index.names[maker]), _inputs(index, first.tensor)
-    fact = BakedConstant(first.tensor, node, inputs, len(found) - 1, first.counted)
+    fact = BakedConstant(first.tensor, node, inputs, len(found) - 1, first.counted, _of_sizes(index, first.tensor))
     return Diagnosis(Cause.WRONG_OP, (fact,), maker)
 
 
@@ -114,7 +117,8 @@ def of_sizes(graphs: tuple[GraphIndex, GraphIndex], pair: LayerPair) -> tuple[in
                 continue
             inputs = _inputs(index, mine) if dataflow(index).recomputed(mine) else ()
             if inputs and theirs and constant_value(other, theirs) is not None:
-                return above, BakedConstant(mine, (index.nodes[above].op_type, index.names[above]), inputs)
+                made = index.nodes[above].op_type, index.names[above]
+                return above, BakedConstant(mine, made, inputs, of_sizes=_of_sizes(index, mine))
             if beside is not None and above in pair.reference.nodes:
                 waiting.append((above, beside))
     return None
@@ -167,6 +171,11 @@ def _counted(case: LayerCase, name: str) -> np.ndarray | None:
     feed = {read: _counted(case, read) for read in node.input if read}
     values = {read: value for read, value in feed.items() if value is not None}
     return None if len(values) < len(feed) else evaluate(node, name, values, index.proto.opset_import)
+
+
+def _of_sizes(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor follows from the sizes of inputs alone."""
+    return dataflow(index).kind.get(name) is Kind.CONSTANT
 
 
 def _inputs(index: GraphIndex, name: str) -> tuple[str, ...]:

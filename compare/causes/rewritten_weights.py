@@ -20,6 +20,7 @@ from ...graph.pairing.changes import OperatorChange, OpName
 from ...graph.pairing.constants import constant_value, noun_of
 from ...graph.pairing.differences import Difference
 from ...graph.pairing.weight_changes import WeightChange, weight_change
+from ...graph.pairing.weight_patterns import OfNode
 from ...graph.printable import few
 from ...graph.specs import is_float
 from ..report.model import Cause
@@ -238,8 +239,21 @@ def find(case: LayerCase) -> Diagnosis | None:
             places = zip(case.graphs, (position, twin), (name, other), strict=True)
             nouns = [noun_of(index, node, read, mine) for index, node, read in places]
             change = replace(change, noun=next((noun for noun in nouns if noun != "weights"), "weights"))
+            change = replace(change, patterns=change.patterns or _held_elsewhere(case.graphs[0], position, theirs))
             return Diagnosis(Cause.WEIGHTS, (GraphsDiffer(Difference(position, twin, change, name)),), position)
     return None if permutation.find(case) else _of_channels(case) or _moved(case)
+
+
+def _held_elsewhere(index: GraphIndex, position: int, values: np.ndarray) -> tuple[OfNode, ...]:
+    """The one node of the same operator in the reference that reads these values, which are not all the same."""
+    if values.size < FEWEST or not np.ptp(values):
+        return ()
+    op, found = operator(index.nodes[position]), []
+    for p, node in enumerate(index.nodes):
+        weights = [index.weight(name) for name in node.input] if p != position and operator(node) == op else []
+        if any(w is not None and w.size == values.size and np.array_equal(w.ravel(), values.ravel()) for w in weights):
+            found.append(OfNode(node.op_type, index.names[p]))
+    return tuple(found) if len(found) == 1 else ()
 
 
 def _of_channels(case: LayerCase) -> Diagnosis | None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     forgiving_streams()
     try:
-        with terminable(), own_temporary_folder():
+        with terminable(), own_temporary_folder(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of infinities, which are told as what they are
             status = _status(words)
     except KeyboardInterrupt as error:  # between the two
         status = _refuse(program(words), "interrupted.", _interrupted(error), False)

@@ -37,9 +37,11 @@ class SameAt:
 
     Attributes:
         nodes: Operator and name of each.
+        twins: Their positions in the candidate's graph.
     """
 
     nodes: tuple[str, ...]
+    twins: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -140,7 +142,8 @@ def _same_shape(s: LayerObservation, other: LayerObservation, index: GraphIndex)
 def _same_at(first: LayerObservation, same: Sequence[LayerObservation], index: GraphIndex) -> list[Fact]:
     """What is told of other places: that it is the same there, or the change itself."""
     alike = [s for s in same if _changes(s) == _changes(first)]
-    facts: list[Fact] = [SameAt(tuple(_name(s, index) for s in alike))] if alike else []
+    twins = tuple(_told(s)[0].difference.candidate_node for s in alike)
+    facts: list[Fact] = [SameAt(tuple(_name(s, index) for s in alike), twins)] if alike else []
     rest = [s for s in same if s not in alike]
     firsts = {tuple(_changes(s)): s for s in reversed(rest)}
     return [*facts, *(fact for s in reversed(firsts.values()) for fact in _facts(s, index))]

@@ -30,7 +30,8 @@ def of_another(evidence: OutputEvidence) -> str | None:
     here, there = evidence.tensor, evidence.holds
     if evidence.absent == "missing":
         here, there = there, here
-    told = f"{here!r} here is {there!r} there{', value for value' if evidence.same else ' within 10 %'}"
+    near = f" (relative difference {evidence.apart:.2g})" if evidence.apart else ", value for value"
+    told = f"{here!r} here is {there!r} there{near}"
     return f"the outputs are exchanged, {told}" if evidence.exchanged else told
 
 

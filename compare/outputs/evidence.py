@@ -198,7 +198,7 @@ class OutputEvidence:
         absent: ``missing`` if the candidate has no output of this name, ``extra`` if the reference has none.
         holds: The other output of the reference whose values it holds, if any; of a missing one, the candidate's output
             that holds its values.
-        same: Whether those are the very values, and not others that are near them.
+        apart: How far they are from those at most, relative to these: 0 where they are the very values.
         exchanged: Whether that one, in turn, is held by another output of the candidate, and so on round to this one.
         clash: Why the two tensors are of different kinds (a string where a float is expected); None if they are not.
         statistics: Of the two tensors as they stand. Mismatches are those of the user's tolerance, where there is one;
@@ -232,7 +232,7 @@ class OutputEvidence:
     coverage: Coverage
     absent: OutputVerdict | None = None
     holds: str | None = None
-    same: bool = False
+    apart: float = 0.0
     exchanged: bool = False
     clash: str | None = None
     statistics: Statistics = field(default_factory=Statistics)

@@ -124,22 +124,23 @@ class Judge:
         for name in self._candidates:
             done = min(run.get(name, 0), run.get(reference, 0))
             whole = Coverage(done, total)
-            held, equal = self._lookalikes[name].held, self._lookalikes[name].equal
+            held, apart = self._lookalikes[name].held, self._lookalikes[name].apart
             round_about = exchanged(held)
             renamed = {held[t]: t for t in self._extra[name] if held.get(t) in self._missing[name]}
             for tensor, pair in self._pairs[name].items():
                 if tensor not in self._missing[name]:
                     seen = pair.evidence(reference, whole)
                     there = held.get(tensor)
-                    found.append(replace(seen, holds=there, same=tensor in equal, exchanged=tensor in round_about))
+                    far = apart.get(tensor, 0.0)
+                    found.append(replace(seen, holds=there, apart=far, exchanged=tensor in round_about))
             absent: tuple[tuple[OutputVerdict, Iterable[str], Mapping[str, str]], ...] = (
                 ("missing", self._missing[name], renamed),
                 ("extra", self._extra[name], held),
             )
             for kind, tensors, holds in absent:
                 for t in tensors:
-                    same = not equal.isdisjoint((t, holds.get(t)))
-                    found.append(OutputEvidence(name, t, reference, whole, kind, holds.get(t), same))
+                    far = next((apart[n] for n in (t, holds.get(t)) if n in apart), 0.0)
+                    found.append(OutputEvidence(name, t, reference, whole, kind, holds.get(t), far))
         return tuple(found)
 
 

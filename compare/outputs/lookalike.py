@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from ...runners.contract.device import DeviceArray
 
 NEAR = 0.1
-"""Largest relative L2 distance, to the other output around its mean, of what is called the same values.
-Messages say so."""
+"""Largest relative L2 distance, to the other output around its mean, of what is called the same values."""
 MARGIN = 8.0
 """How many times further off everything else has to be."""
 APART = 1e-2
@@ -128,7 +127,7 @@ class Lookalikes:
 
     def __init__(self) -> None:
         self._found: dict[str, str | None] = {}
-        self._apart: set[str] = set()
+        self._apart: dict[str, float] = {}
 
     def take(
         self,
@@ -148,8 +147,7 @@ class Lookalikes:
                 self._found[name] = lookalike(outputs[name], name, reference, outlines)
         for name, other in self.held.items():
             apart = distance(np.asarray(outputs[name]), np.asarray(reference[other]))
-            if apart:
-                self._apart.add(name)
+            self._apart[name] = max(apart, self._apart.get(name, 0.0))
             if apart > NEAR:
                 self._found[name] = None
 
@@ -159,9 +157,9 @@ class Lookalikes:
         return {name: other for name, other in self._found.items() if other is not None}
 
     @property
-    def equal(self) -> frozenset[str]:
-        """Outputs of the candidate that hold the very values of another one."""
-        return frozenset(self.held.keys() - self._apart)
+    def apart(self) -> dict[str, float]:
+        """Of these outputs of the candidate, their largest distance to the other one: 0 of the very values."""
+        return {name: self._apart[name] for name in self.held}
 
 
 def exchanged(held: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from ...graph.pairing.broadcasts import RunsOtherwise
 from ...graph.pairing.changes import (
     AttributeChange,
     ComputedOnce,
+    GroupsChange,
     InputsExchanged,
     OperatorChange,
     OtherInput,
@@ -43,6 +44,7 @@ from ..causes.differences import GraphsDiffer
 from ..causes.disregarded import Disregarded
 from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
+from ..causes.folded_constant import FoldedConstant
 from ..causes.folded_padding import PaddedBefore, ShiftInBias
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
@@ -74,7 +76,7 @@ from ..report.plan import Applied, Remedy
 from ..sides import other_file
 from .absent import ops, put_there
 from .bench import unplanned
-from .said_shortly import beside, of_known
+from .said_shortly import beside, following, of_known
 from .trying import SEARCH, Trying, keeping
 from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
 
@@ -115,6 +117,7 @@ TELLING = (
     BuiltTogether,
     Disregarded,
     ExchangedParts,
+    FoldedConstant,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
@@ -271,7 +274,8 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if beyond is not None:
         return Remedy(f"{in_fp32(node)}, and {fmt} has no {beyond:g}")
     changes = [d.change for d in differences]
-    known = of_known(cause, changes, node, beside(culprit, side)) if other_file(side, reference) else ""
+    two = other_file(side, reference)
+    known = of_known(cause, changes, node, beside(culprit, side), following(culprit)) if two else ""
     if known:
         return Remedy(f"{known}{_again(culprit)}")
     folded = next((c for c in changes if isinstance(c, OperatorChange) and _in_one_product(c)), None)
@@ -427,6 +431,8 @@ def _of_change(change: object, node: str, reading: str) -> str:
         return reading
     if isinstance(change, (ReadTwice, OtherInputs)):
         return change.remedy
+    if isinstance(change, GroupsChange):
+        return change.remedy(node)
     if isinstance(change, ComputedOnce):
         nodes = ops(change.ops) if len(change.ops) < 3 else f"{ops(change.ops[:1])} to {ops(change.ops[-1:])}"
         return f"compute {nodes} of '{change.meant}' in the second file, and let what is behind them read that"

@@ -237,14 +237,16 @@ class _Streaming:
             self._leave_out(refused)
 
     def _leave_out(self, refused: Mapping[Side, LayerdiffError]) -> None:
-        """With two files, a runner may open the first alone (TensorFlow, of a TensorFlow and an ONNX file)."""
+        """With two files, a runner may open the first alone (TensorFlow, of a TensorFlow and an ONNX file). Nothing is
+        said of the reference's, which was named for the first."""
         left = tuple(side for side in self._asked.candidates if side not in refused)
         if not left:
             raise next(iter(refused.values()))
         self._asked = replace(self._asked, candidates=left)
         for side, error in refused.items():
             del self._entries[side.name]
-            self._notices.append(notices.left_out(side.name, error))
+            if type(side.runner) is not type(self._asked.reference.runner):
+                self._notices.append(notices.left_out(side.name, error))
 
     def _run_sample(
         self, sides: Sides, infer: Mapping[str, Callable[[Feed], Any]], number: int, sample: Feed, take: Take

@@ -120,6 +120,35 @@ class AttributeChange:
 
 
 @dataclass(frozen=True)
+class GroupsChange(AttributeChange):
+    """Another number of groups of channels that are normalized together, as a Reshape before an InstanceNormalization
+    makes them: its scale and bias have as many values.
+
+    Attributes:
+        normalizes: The InstanceNormalization, in the reference and in the candidate.
+    """
+
+    normalizes: tuple[OpName, OpName] = (("", ""), ("", ""))
+
+    @property
+    def short(self) -> bool:
+        """See `AttributeChange`: more than this is to be set."""
+        return False
+
+    def __str__(self) -> str:
+        mine, theirs = self.reference[1], self.candidate[1]
+        return f"GroupNorm with {mine} groups against {theirs}, by {super().__str__()}"
+
+    def remedy(self, node: str) -> str:
+        """What to do. ``node``: the candidate's Reshape."""
+        op, name = self.normalizes[1]
+        return (
+            f"normalize in {self.reference[1]} groups in the second file: set {self.name} of {node} to {self.shown}, "
+            f"and give {op} {name} the first file's scale and bias, which have a value for each group"
+        )
+
+
+@dataclass(frozen=True)
 class WeightsAbsent:
     """Weights that only one of the two nodes has.
 

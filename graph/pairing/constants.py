@@ -156,7 +156,7 @@ def constant_value(index: GraphIndex, name: str, limit: int = 1 << 28) -> np.nda
         fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
         return np.broadcast_to(fill.reshape(()), tuple(int(d) for d in feed[node.input[0]]))
     if node.op_type == "Cast":
-        with np.errstate(invalid="ignore"):  # an infinity to integers
+        with np.errstate(all="ignore"):  # an infinity to integers, a mask to FP16
             return feed[node.input[0]].astype(dtype_from_onnx(attribute_int(node, "to", 0)))
     if operator(node) == "DequantizeLinear":
         return _dequantized(node, feed)

@@ -4,11 +4,12 @@ follows from the shape of what they read."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..index import GraphIndex
 from ..nodes import attribute_ints
 from ..operators import RESHAPES
-from .changes import AttributeChange
+from .changes import AttributeChange, GroupsChange, OpName
 from .constants import constant_value
 from .normal_form import NormalForm
 
@@ -30,10 +31,33 @@ def change(
     if a.op != "Reshape" and None not in told:
         return AttributeChange("axes", *told)
     if None not in shapes:
-        return AttributeChange("output shape", *shapes)
+        groups = _groups(reference, n, candidate, m, *shapes)
+        return AttributeChange("output shape", *shapes) if groups is None else groups
     if told[0] is None or told[1] is None or (a.op == "Reshape" and _fits(told[0], told[1])):
         return None
     return AttributeChange("shape", *told)
+
+
+def _groups(
+    reference: GraphIndex, n: int, candidate: GraphIndex, m: int, shape: Any, other: Any
+) -> GroupsChange | None:
+    """Another number of groups that are normalized, where that is what two Reshapes make."""
+    mine, theirs = _normalizing(reference, n), _normalizing(candidate, m)
+    if mine is None or theirs is None or mine[1] == theirs[1]:
+        return None
+    if len(shape) != 3 or len(other) != 3 or (shape[1], other[1]) != (mine[1], theirs[1]):
+        return None
+    return GroupsChange("output shape", shape, other, normalizes=(mine[0], theirs[0]))
+
+
+def _normalizing(index: GraphIndex, position: int) -> tuple[OpName, int] | None:
+    """The InstanceNormalization that alone reads what a node makes, and how many channels it has."""
+    made = index.nodes[position].output[0]
+    reader = next(iter(index.consumers.get(made, ())), None)
+    if reader is None or len(index.consumers[made]) > 1 or index.nodes[reader].op_type != "InstanceNormalization":
+        return None
+    scale = constant_value(index, index.nodes[reader].input[1])
+    return None if scale is None else ((index.nodes[reader].op_type, index.names[reader]), scale.size)
 
 
 def _told(index: GraphIndex, position: int) -> list[int] | None:

@@ -33,6 +33,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from ..blocked import blocked_tensors, known_as
 from ..cutting.fusion import fused_groups, static_tensors
 from ..formats import BY_DTYPE, FP16, FP32, TF32, NumberFormat
 from ..index import GraphIndex
@@ -159,7 +160,7 @@ class _Scope:
         names: Names of the nodes.
         iteration: In the body of a Loop or Scan, the name of the iteration's number.
         claimed: Outputs of the model, of which a file may say shapes that do not hold: those of an STFT follow from the
-            values of its inputs.
+            values of its inputs. Tensors of a blocked layout, whose channels are filled up to whole blocks.
         by_value: Whether vectors of equal values are rounded alike.
         channels_first: Tensors whose second axis is the channels', with ``by_value``.
     """
@@ -179,7 +180,7 @@ class _Scope:
         groups = fused_groups(index, static)
         # a group of exact operators alone rounds nothing; one that ends in them rounds before
         rounding = (g for g in groups if any(operator(index.nodes[p]) not in EXACT for p in g.nodes))
-        claimed = frozenset(index.outputs)
+        claimed = frozenset(index.outputs) | frozenset(blocked_tensors(index))
         borders = frozenset(g.nodes[-1] for g in rounding)
         channels_first = _channels_first(index.nodes) if by_value else frozenset()
         return cls(index.specs, static, borders, index.names, "", claimed, by_value, channels_first)
@@ -281,13 +282,20 @@ class _Writer(NoiseWriter):
             for a in node.attribute:
                 if a.type == onnx.AttributeProto.GRAPH:
                     self._body(a, scope, typed.get(tuple(node.output)), node.op_type)
-            # both before the operands get other names, whose shapes nobody knows
-            adding, sums = self._adding(node, scope, position)
-            sums = math.hypot(sums, self._chain(node, scope))
-            before = max((self._least.get(name, 0.0) for name in node.input), default=0.0)
-            perturbed = self._operands(node, scope, adding)
-            least = least_noise(node, perturbed, max(term_count(node, scope.shape), 1), before)
-            self._results(node, scope, position, sums, least)
+            own = node.op_type, node.domain
+            node.op_type, node.domain = known_as(node)
+            self._perturbed(node, scope, position)
+            node.op_type, node.domain = own
+
+    def _perturbed(self, node: onnx.NodeProto, scope: _Scope, position: int) -> None:
+        """Writes a node with the roundings of what it reads and makes."""
+        # both before the operands get other names, whose shapes nobody knows
+        adding, sums = self._adding(node, scope, position)
+        sums = math.hypot(sums, self._chain(node, scope))
+        before = max((self._least.get(name, 0.0) for name in node.input), default=0.0)
+        perturbed = self._operands(node, scope, adding)
+        least = least_noise(node, perturbed, max(term_count(node, scope.shape), 1), before)
+        self._results(node, scope, position, sums, least)
 
     def _number_steps(self, node: onnx.NodeProto) -> None:
         """Gives the body of a Scan the number of its step, as that of a Loop has it."""

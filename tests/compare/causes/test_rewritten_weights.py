@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from layerdiff.compare.causes import rewritten_weights
@@ -34,6 +36,29 @@ def test_the_weight_is_named_where_the_other_operators_are_right(way, bias):
     culprit = only(compare(feed_forward(forms[0]), feed_forward(forms[1], bias), DATA))
     assert (culprit.node, culprit.cause) == ("add" if way == 1 else "fused", "weights")
     assert "of 16 biases differ" in culprit.evidence
+
+
+def test_weights_that_two_nodes_have_from_each_other_are_exchanged():
+    def twice(activation: str, first: np.ndarray, second: np.ndarray):
+        """The same function of two products, with a bias each."""
+        up = "[up{i}] {i}a = MatMul(x, w{i}) {act} [out{i}] {i}y = Tanh({i}g)"
+        text = ""
+        for i in "pq":
+            lines = activation
+            for name in "bcdefga":
+                lines = re.sub(rf"\b{name}\b", f"{i}{name}", lines)
+            lines = re.sub(r"\[(\w+)\]", rf"[\1_{i}]", lines).replace("bias", f"bias{i}")
+            text += up.format(i=i, act=lines)
+        numbers = {"root": np.float32(2**0.5), "unit": np.float32(1), "half": np.float32(0.5)}
+        read = {name: value for name, value in numbers.items() if name in activation}
+        weights = {"wp": normal(8, 16), "wq": normal(8, 16, seed=1), "biasp": first, "biasq": second}
+        head = "g (float[6,8] x) => (float[6,16] py, float[6,16] qy)"
+        return parsed(f"{head} {{ {text} }}", domains=["com.microsoft"], **weights, **read)
+
+    other = normal(16, seed=4)
+    culprit = only(compare(twice(PLAIN, BIAS, other), twice(FUSED, other, BIAS), DATA))
+    assert (culprit.node, culprit.cause) == ("add_p", "weights")
+    assert culprit.evidence.startswith("Add add_p and Add add_q have each other's weights: they are exchanged")
 
 
 def test_operators_that_compute_something_else_are_named_whatever_their_weights():

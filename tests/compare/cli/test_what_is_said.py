@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from layerdiff import UsageError
 from layerdiff.compare import stages
+from layerdiff.compare.cli import command
 from layerdiff.compare.cli.arguments import in_columns, parse
 from layerdiff.compare.cli.command import main
 from layerdiff.compare.cli.commands import COMMANDS
@@ -308,3 +309,16 @@ def test_bash_completes_commands_their_options_and_files(capsys, tmp_path):
 def test_another_shell_is_refused(capsys):
     assert main(["completion", "fish"]) == 2
     assert "fish" in capsys.readouterr().err
+
+
+def test_numpy_says_nothing_on_the_terminal(here, recwarn, capsys, monkeypatch):
+    """Infinities and what is not a number are told as what they are, and not by the line of code that met them."""
+
+    def compared(*_):
+        np.log(np.zeros(1, np.float32))
+        raise UsageError("that is all.")
+
+    monkeypatch.setattr(command, "compare", compared)
+    assert main(["m.onnx", "other.onnx", "--onnxrt"]) == 2
+    assert "that is all" in capsys.readouterr().err
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]

@@ -122,6 +122,10 @@ def test_another_number_of_heads_is_one_fault_with_the_scale_that_follows_from_i
     assert "the same at Reshape kh, Reshape vh" in culprit.evidence
     assert "2 heads of size 4 in the reference, 4 of size 2 in the candidate" in culprit.evidence
     assert "0.5 against 0.707107 at Mul qs goes with it: 4^-0.5 and 2^-0.5" in culprit.evidence
+    assert culprit.remedies[0].text == (
+        "set output shape to [2, 6, 2, 4] at qh, kh and vh, and the factor of Mul qs to 0.5, as in the first file, or "
+        "export the model again"
+    )
 
 
 def test_a_scale_that_does_not_follow_from_the_heads_is_a_fault_of_its_own():
@@ -196,3 +200,24 @@ def test_names_that_are_counted_anew_do_not_match_columns():
     names = "g", "g_1", "g_2"
     files = columns((0, 1, 2), names), columns((2, 0, 1), names)
     assert not match(*map(GraphIndex, files)).differences
+
+
+GROUPS = """g (float[2,12,4,4] x) => (float[2,12,4,4] y) {
+    [in] a = Relu(x) [split] b = Reshape(a, groups) [norm] c = InstanceNormalization(b, scale, bias)
+    [back] d = Reshape(c, whole) [weight] e = Mul(d, weights) [out] y = Tanh(e) }"""
+
+
+@pytest.mark.parametrize("other", [4, 2])
+def test_another_number_of_groups_is_told_as_that_with_all_that_is_to_be_set(other):
+    def network(groups: int):
+        ones = {"scale": np.ones(groups, np.float32), "bias": np.zeros(groups, np.float32)}
+        shapes = {"groups": np.array([0, groups, -1]), "whole": np.array([2, 12, 4, 4])}
+        return parsed(GROUPS, weights=normal(12, 1, 1, seed=4), **ones, **shapes)
+
+    culprit = only(compare(network(3), network(other), [{"x": normal(2, 12, 4, 4, seed=5)}]))
+    assert (culprit.node, culprit.cause) == ("split", "attribute")
+    assert culprit.evidence.startswith(f"GroupNorm with 3 groups against {other}, by output shape [2, 3, 64] against [")
+    assert culprit.remedies[0].text == (
+        "normalize in 3 groups in the second file: set output shape of split to [2, 3, 64], and give "
+        "InstanceNormalization norm the first file's scale and bias, which have a value for each group"
+    )

@@ -77,7 +77,7 @@ def outputs(function_runner, change, **rules):
         ),
         (lambda o: {"a": o["b"], "b": o["c"], "c": o["a"]}, {"a": "exchanged", "b": "exchanged", "c": "exchanged"}),
         (lambda o: {**o, "a": o["b"]}, {"a": "'a' here is 'b' there, value for value"}),
-        (lambda o: {**o, "a": 1.01 * o["b"]}, {"a": "'a' here is 'b' there within 10 %"}),
+        (lambda o: {**o, "a": 1.01 * o["b"]}, {"a": "'a' here is 'b' there (relative difference 0.01"}),
         (lambda o: {**o, "a": 1.5 * o["a"]}, {"a": ""}),
     ],
 )

@@ -16,6 +16,8 @@ from layerdiff.graph.rounding.rounding_sides import Roundoff
 from layerdiff.graph.rounding.roundings import KAPPA
 from onnx import helper, numpy_helper, parser
 
+from support.rewrites import optimized
+
 RNG = np.random.default_rng(0)
 COARSE = {f: Roundoff(candidate=f) for f in (FP16, BF16, TF32)}
 PLAIN = Roundoff()
@@ -312,3 +314,20 @@ def test_a_blank_image_is_rounded_alike_everywhere_and_its_channels_are_not():
     typical = np.median(inside, axis=2, keepdims=True)
     assert np.isclose(inside, typical, atol=1e-5).mean() > 0.9
     assert len(np.unique(typical[0])) > 8
+
+
+SIZES = {"w0": (24, 8, 3, 3), "w1": (16, 24, 1, 1)}
+FILTERS = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in SIZES.items()}
+CHANNELS = """(float[2,8,9,9] x) => (float[2,16,7,7] y) {
+    [c0] a = Conv(x, w0) [norm] n = InstanceNormalization(a, s, b) [tanh] t = Tanh(n) [c1] y = Conv(t, w1) }"""
+
+
+def test_a_blocked_layout_has_the_noise_of_the_plain_one():
+    """Channels are filled up to whole blocks, of a size that no file says: nothing is as large as it seems."""
+    model = model_of(CHANNELS, **FILTERS, s=np.ones(24, np.float32), b=np.zeros(24, np.float32))
+    blocked = Model(optimized(model.proto, "ALL"))
+    if not any(node.domain == "com.microsoft.nchwc" for node in blocked.proto.graph.node):
+        pytest.skip("ONNX Runtime has no blocked layout on this processor")
+    feed = {"x": RNG.standard_normal((2, 8, 9, 9)).astype(np.float32)}
+    plain, other = (rms(drawn(each, PLAIN, feed)[2]["y"]) for each in (model, blocked))
+    assert plain / 2 < other < 2 * plain
