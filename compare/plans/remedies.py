@@ -38,6 +38,7 @@ from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
 from ..causes.built_together import BuiltTogether
+from ..causes.coarse_scale import CoarseScale
 from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.disregarded import Disregarded
@@ -111,6 +112,7 @@ OTHERWISE = "compare {node} of the second file with {op} {first} of the first: i
 
 TELLING = (
     AsRewritten,
+    CoarseScale,
     BakedConstant,
     BuiltTogether,
     Disregarded,
@@ -313,7 +315,7 @@ def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIn
     fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "") if cause is Cause.SCALE else ""
     beyond = next((fact for fact in culprit.facts if isinstance(fact, BeyondCalibration)), None)
     if beyond is not None and cause is Cause.SATURATION:
-        return f"calibrate the range of '{beyond.tensor}' again: it has to hold {beyond.reach:.6g}"
+        return beyond.remedy
     first, node = culprit.node, culprit.candidate_node or culprit.node
     put = IN_FILE.get(cause, OTHERWISE)
     put = put.format(weights=_nouns(differences), node=node, first=first, op=culprit.op)
