@@ -78,6 +78,7 @@ from .bench import unplanned
 from .said_shortly import beside, of_known
 from .trying import SEARCH, Trying, keeping
 from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
+from .users_roles import in_users_roles
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -244,6 +245,8 @@ def with_remedies(
             except OutputError as error:
                 report = replace(report, notices=(*report.notices, not_written(error)))
     culprits = tuple(replace(c, remedies=found.get(i, ())) for i, c in enumerate(report.culprits))
+    if turned_round(comparison.sides) is not None:
+        culprits = tuple(in_users_roles(c) if c.candidate == comparison.reference.name else c for c in culprits)
     return replace(report, culprits=culprits, applied=applied)
 
 
