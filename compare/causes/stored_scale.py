@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...graph.operators import MOVEMENT, QUANTIZERS, operator
+
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.quantized.float_form import FloatForm
@@ -20,7 +22,7 @@ class StoredScale:
 
     Attributes:
         node: Operator and name of the node that rounds.
-        constant: Name of its scale in the file; empty where that is not known.
+        constant: Name of its scale in the file.
         scale, zero: Its scale and its zero point.
         ends: Its least and its greatest integer.
     """
@@ -33,7 +35,8 @@ class StoredScale:
 
     @classmethod
     def of(cls, file: GraphIndex, form: FloatForm, position: int, found: Quantizer) -> StoredScale | None:
-        """That of a quantizer of a file's float form; None where it has not one scale, or makes no integers.
+        """That of a quantizer of a file's float form; None where it has not one scale, makes no integers, or where it
+        is not known which node of the file has the scale.
 
         Args:
             file: The file's own graph.
@@ -48,9 +51,14 @@ class StoredScale:
             0 if found.zero is None else int(found.zero.reshape(-1)[0]),
         )
         origin, constant = form.origins[position], form.index.nodes[position].input[1]
-        known = constant if file.constant(constant) is not None else ""
+        while constant not in file.nodes[origin].input:  # what only moves what another node has rounded
+            before = file.producer.get(next(iter(file.nodes[origin].input), ""))
+            if before is None or operator(file.nodes[origin]) not in MOVEMENT | QUANTIZERS:
+                return None
+            origin = before
         ends = int(found.ends[0]), int(found.ends[1])
-        return cls(f"{file.nodes[origin].op_type} {file.names[origin]}", known, scale, zero, ends) if scale else None
+        node = f"{file.nodes[origin].op_type} {file.names[origin]}"
+        return cls(node, constant, scale, zero, ends) if scale else None
 
     @property
     def range(self) -> tuple[float, float]:
@@ -72,7 +80,7 @@ class StoredScale:
     @property
     def named(self) -> str:
         """What its scale is called."""
-        return f"the scale of {self.node}{f' ({self.constant!r})' if self.constant else ''}"
+        return f"the scale of {self.node} ({self.constant!r})"
 
     def times(self, low: float, high: float) -> float:
         """How many times what a tensor takes it represents, at the end that is farther from zero; 0 of nothing."""
