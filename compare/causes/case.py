@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .expected_noise import Expected
     from .judgement import Judgement
     from .quantized_layer import QuantizedLayer
+    from .stored_scale import StoredScale
 
 
 DOMINANT = 0.7
@@ -72,6 +73,7 @@ class LayerCase:
         entry: Which entry of the batch the arrays are the only one of.
         grids: Of the tensors that the layer is given and gives, and of those inside, what the candidate rounds them to,
             where it holds them as scaled integers.
+        stored: Of these, what the candidate's file says of what rounds them, where it has one scale.
         reweighted: Gives the output that is off as the reference computes it with other values of some of its weights,
             of what it reads, or of what nodes inside make; None where that cannot be computed, or is no floats.
         ends_finite: Whether the candidate, deployed, is known to have no output that is not finite.
@@ -107,6 +109,7 @@ class LayerCase:
     look_inside_candidate: Callable[[], Arrays] = dict
     whole: LayerPair | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, StoredScale] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:

@@ -237,6 +237,7 @@ class Examiner:
             lambda alter: self._runs.reference_altered(pair, tensor, values, alter),
             look_inside_candidate=lambda: self._runs.candidate_inner(pair, values),
             origins=self._origins,
+            stored=self.noise.roundings.grids.in_file(pair).stored,
         )
         return replace(case, judged=lambda made: self._judged_as(case, values, made))
 

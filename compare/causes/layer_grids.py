@@ -13,6 +13,7 @@ from ...graph.errors import ModelError
 from ...graph.operators import CASTS, FLAT, MOVEMENT, QUANTIZERS, SELECTION, SHAPES, operator
 from ...graph.quantized.quantizers import Grid, Quantizer, holder, quantizer
 from ...graph.specs import Arrays, is_float
+from .stored_scale import StoredScale
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -36,12 +37,14 @@ class LayerQuantizers:
         results: The same of the layer's outputs.
         weights: Weight of the reference -> the step that it is stored in, shaped to broadcast against it.
         others: Whether there are some, and all of tensors that the reference has not.
+        stored: Tensor of ``operands`` or ``results`` -> what the file says of what rounds it, where it has one scale.
     """
 
     operands: Mapping[str, Quantizer] = field(default_factory=dict)
     results: Mapping[str, Quantizer] = field(default_factory=dict)
     weights: Arrays = field(default_factory=dict)
     others: bool = False
+    stored: Mapping[str, StoredScale] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.operands or self.results or self.weights)
@@ -65,6 +68,7 @@ class LayerGrids:
 
     def __init__(self, reference: Side, candidate: Side, matching: Matching | None) -> None:
         self.index: GraphIndex = reference.model.index
+        self._file: GraphIndex = candidate.model.index
         self.ranges = candidate.runner.activation_ranges or {}
         self.matching = matching
         self._kept = not candidate.runner.capabilities.pieces  # tensors inside are what its own program keeps
@@ -131,24 +135,28 @@ class LayerGrids:
         inner = {o for p in pair.reference.nodes for o in self.index.nodes[p].output if o}
         operands: dict[str, Quantizer] = {}
         results: dict[str, Quantizer] = {}
+        stored: dict[str, StoredScale] = {}
         inside = set(part.nodes)
         for position in part.nodes:
             found = quantizer(form.index, position)
             if found is None:
                 continue
             names = _copies(form.index, found.tensor, inside)
+            says = StoredScale.of(self._file, form, position, found)
             source = next((given[n] for n in names if n in given), None)
             if source is not None:
-                operands.setdefault(source, found)
+                if operands.setdefault(source, found) is found and says is not None:
+                    stored.setdefault(source, says)
                 continue
             ends = _ends(form.index, form.index.nodes[position].output[0], inside, pair.candidate.outputs)
             if ends:
-                mine = (pair.reference.outputs[pair.candidate.outputs.index(n)] for n in ends)
+                mine = [pair.reference.outputs[pair.candidate.outputs.index(n)] for n in ends]
                 results.update(dict.fromkeys(mine, found))
+                stored.update(dict.fromkeys(mine, says) if says is not None else {})
                 continue
             made = next((self._back[n] for n in names if self._back.get(n) in inner), None)
-            if made is not None:
-                operands.setdefault(made, found)
+            if made is not None and operands.setdefault(made, found) is found and says is not None:
+                stored.setdefault(made, says)
         if self._kept:  # what such a side is given there, it rounds
             everywhere = set(range(len(form.index.nodes)))
             for name in pair.candidate.inputs:
@@ -156,7 +164,7 @@ class LayerGrids:
                 if source is not None and (held := holder(form.index, name)) is not None:
                     operands.setdefault(source, held)
         some = any(operator(form.index.nodes[p]) in QUANTIZERS for p in part.nodes)
-        return LayerQuantizers(operands, results, weights, some and not (operands or results or weights))
+        return LayerQuantizers(operands, results, weights, some and not (operands or results or weights), stored)
 
 
 def excess_of(grid: Grid, values: np.ndarray) -> float | None:

@@ -30,6 +30,9 @@ LOST = 0.5
 STEPS = 0.02
 """Relative error up to which operands of 8 bits explain what a product is off by: about 0.01 of normal values each."""
 
+UNUSED = 2.0
+"""Times what a tensor takes from which on a range is not set by its greatest values."""
+
 Place = Literal["operand", "weights", "result"]
 
 
@@ -112,6 +115,9 @@ def _shared(noise: Noise, pair: LayerPair, values: Arrays, tensor: str, place: P
     grid = grids.of(pair, values).get(tensor)
     if grid is None:
         return None
+    stored = grids.in_file(pair).stored.get(tensor)
+    if stored is not None and stored.times(float(values[tensor].min()), float(values[tensor].max())) >= UNUSED:
+        return None  # no channel sets such a range
     return shared_scale(tensor, values[tensor], grid.step, grid.levels)
 
 

@@ -24,6 +24,7 @@ from .judgement import lifted
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
     from ...graph.quantized.quantizers import Grid
+    from .stored_scale import StoredScale
 
 PILED_UP = 1e-3
 """Share of a tensor that stands at its extreme value, for it to be saturated."""
@@ -76,6 +77,8 @@ class BeyondCalibration:
         low, high: The range.
         reach: The value that is farthest beyond.
         at: Its index in the whole tensor.
+        stored: What the candidate's file says of what rounds them; None where a runner calibrated the range.
+        least, greatest: All that the tensor takes.
     """
 
     tensor: str
@@ -86,16 +89,56 @@ class BeyondCalibration:
     high: float
     reach: float
     at: tuple[int, ...]
+    stored: StoredScale | None = None
+    least: float = 0.0
+    greatest: float = 0.0
 
     @property
     def text(self) -> str:
         """See `Fact`."""
+        if self.stored is not None:
+            return self._in_file(self.stored)
         seen = f"at most {self.high:.4g}" if self.reach > self.high else f"at least {self.low:.4g}"
         return (
             f"'{self.tensor}'{', an input of the graph' if self.given else ''}: data reach {self.reach:.6g} at "
             f"{index_text(self.at)}, calibration saw {seen}; {count_text(self.count, self.size)} lie beyond the "
             f"calibrated range, {self.low:.4g} to {self.high:.4g}"
         )
+
+    def _in_file(self, stored: StoredScale) -> str:
+        what = f"'{self.tensor}'{', an input of the graph,' if self.given else ''}"
+        told = (
+            f"{stored.text}, where {what} takes {self.least:.4g} to {self.greatest:.4g} on these inputs: "
+            f"{count_text(self.count, self.size)} are cut off, the farthest, {self.reach:.6g}, at {index_text(self.at)}"
+        )
+        zero = stored.other_zero(self.least, self.greatest)
+        if zero is not None:
+            low, high = replace(stored, zero=zero).range
+            above = self.reach > self.high
+            unused = round((self.least - self.low if above else self.high - self.greatest) / stored.scale)
+            where = "below" if above else "above"
+            return (
+                f"{told}, and {unused} of {stored.levels} levels are {where} all that it takes; "
+                f"with zero point {zero}, the same scale represents {low:.4g} to {high:.4g}"
+            )
+        scale = stored.fitting(self.least, self.greatest)
+        if scale is None:
+            return f"{told}; its zero point leaves no level on that side of zero"
+        why = [f"its scale is {scale / stored.scale:.3g} times too small", "calibration saw smaller values"]
+        return f"{told}; {' or '.join(reversed(why) if self.given else why)}"
+
+    @property
+    def remedy(self) -> str:
+        """What lets the range hold the values."""
+        again = f"calibrate the range of '{self.tensor}' again: it has to hold {self.reach:.6g}"
+        scale = None if self.stored is None else self.stored.fitting(self.least, self.greatest)
+        zero = None if self.stored is None else self.stored.other_zero(self.least, self.greatest)
+        if self.stored is None or (zero is None and scale is None):
+            return again
+        if zero is not None:
+            return f"set the zero point of {self.stored.node} to {zero}, or {again}"
+        put = f"set {self.stored.named} to {scale:.6g}"
+        return " or ".join((again, put) if self.given else (put, again))
 
 
 @dataclass(frozen=True)
@@ -141,7 +184,9 @@ def of_operand(case: LayerCase) -> Diagnosis | None:
             low, high = (float(np.broadcast_to(end, values.shape)[at]) for end in (grid.low, grid.high))
             index = whole_index(at, case.entry)
             given = name in case.graphs[0].inputs
-            worst = BeyondCalibration(name, given, count, values.size, low, high, float(values[at]), index)
+            ends = float(values.min()), float(values.max())
+            reach, stored = float(values[at]), case.stored.get(name)
+            worst = BeyondCalibration(name, given, count, values.size, low, high, reach, index, stored, *ends)
     if worst is None:
         return None
     maker = case.graphs[0].producer.get(worst.tensor)

@@ -52,6 +52,9 @@ class LayerJudge:
             values: The reference's tensors.
         """
         before = seen.judgement
+        for name in self.noise.roundings.grids.in_file(seen.pair).stored:
+            if name in values:
+                seen.took(name, values[name])
         if not math.isfinite(relative):
             return before is None or not before.exceeds_noise
         if not relative or (before is not None and relative <= 2 * before.relative):

@@ -13,7 +13,7 @@ from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.quantized.misread import misread as misreads
 from ...graph.specs import Arrays, is_float
-from ..causes import misread, nan, narrow_casts, underflow
+from ..causes import coarse_scale, misread, nan, narrow_casts, underflow
 from ..causes.case import ENLARGES, LoudLayer
 from ..causes.differences import beyond_formats, stated
 from ..causes.examiner import loudest
@@ -107,7 +107,8 @@ def name_loudest(
     if blamed or not loud or loud[0].contribution is None:
         return given, given.culprits()
     failing = any(o.verdict == "fail" for o in outputs)
-    top = _shifted(prepared, given) or _diagnosed(prepared, walked, loud, quantized, failing)
+    top = _shifted(prepared, given) or _coarse(prepared, given, loud)
+    top = top or _diagnosed(prepared, walked, loud, quantized, failing)
     assert top.diagnosis is not None
     if top.diagnosis.cause is Cause.SPREAD:
         return given, [] if quantized else [top]
@@ -361,6 +362,21 @@ def _shifted(prepared: Prepared, given: Verdicts) -> LayerObservation | None:
         facts = [fact for fact in found.facts if isinstance(fact, misread.ReadOtherwise)] if found is not None else []
         if any(fact.found.written[0] == fact.found.read[0] for fact in facts):
             return replace(s, diagnosis=found)
+    return None
+
+
+def _coarse(prepared: Prepared, given: Verdicts, loud: Sequence[LayerObservation]) -> LayerObservation | None:
+    """The first of the layers that contribute most in which a scale is far larger than its tensor needs, where those
+    beside it fit theirs."""
+    index, grids = prepared.comparison.reference.model.index, prepared.judge.noise.roundings.grids
+    stored = [(s, name, one) for s in given.layers for name, one in grids.in_file(s.pair).stored.items()]
+    taken = [coarse_scale.TakenOf(n, one, *s.ranges[n]) for s, n, one in stored if n in s.ranges]
+    found = coarse_scale.coarse(index, taken)
+    for s in (s for s in loud if found and (s.contribution or 0.0) >= coarse_scale.SHARE):
+        read = (index.moved_from(n, MOVEMENT) for n in grids.in_file(s.pair).stored)
+        name = next((n for n in (*grids.in_file(s.pair).stored, *read) if n in found), None)
+        if name is not None:
+            return replace(s, diagnosis=coarse_scale.diagnosis(index, found[name]))
     return None
 
 

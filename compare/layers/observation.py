@@ -52,6 +52,8 @@ class LayerObservation:
         turning: By output tensor that may be another one, how far it is from the reference's turned on the candidate's
             own values, on the first sample that shows it; see `turning`.
         scaling: By output tensor that is well off, the same for factors of channels; see `scaling`.
+        ranges: By tensor that the candidate's file rounds to scaled integers in the layer, the least and the greatest
+            value that the reference has there on all samples.
     """
 
     pair: LayerPair
@@ -70,6 +72,7 @@ class LayerObservation:
     unholdable: str | None = None
     turning: Mapping[str, Turning] = field(default_factory=dict)
     scaling: Mapping[str, float] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -154,6 +157,7 @@ class Gathering:
     looked_into: bool = False
     turning: dict[str, Turning] = field(default_factory=dict)
     scaling: dict[str, float] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def tensor(self) -> str:
@@ -188,6 +192,12 @@ class Gathering:
         if name not in self.turning and ANOTHER < error < math.inf:
             self.turning[name] = turning(reference, candidate)
 
+    def took(self, name: str, values: np.ndarray) -> None:
+        """Takes in what the reference has in a tensor."""
+        if values.size:
+            low, high = self.ranges.get(name, (math.inf, -math.inf))
+            self.ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+
     def note(self, found: Mapping[str, Judgement]) -> Judgement | None:
         """Keeps the judgements of outputs that are worse than those before. Returns the worst."""
         for name, now in found.items():
@@ -217,6 +227,7 @@ class Gathering:
             self.portraits,
             turning=self.turning,
             scaling=self.scaling,
+            ranges=self.ranges,
         )
 
 

@@ -33,8 +33,7 @@ def layers_turned_round(candidate: Side, reference: Side) -> Notice:
     first, second = candidate.model.label, reference.model.label
     text = (
         f"{second} is quantized where {first} computes in floating point: its layers are held against those of {first}."
-        f" Of layers and culprits, {first} is the reference and the first file, {second} the candidate and the second;"
-        f" where {second} is right, what is proposed for it is to be done in {first}."
+        f" Errors and contributions of layers are those of {second} then; culprits are told of {first} all the same."
     )
     return Notice(LAYERS_TURNED_ROUND, candidate.name, text)
 

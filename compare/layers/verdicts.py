@@ -380,8 +380,9 @@ class _Jury:
             above = next((source[m] for m in makers if m in source), None)
             spoils = above is not None and number in beyond and self._are_others(makers, number, above, beyond)
             if above is not None and (spoils or self._follows(s, makers)):
+                if not self._by_one_scale(number, above):
+                    spoilt[above] = (*spoilt.get(above, ()), self.index.names[s.pair.main])
                 self.found[number] = "inherited"
-                spoilt[above] = (*spoilt.get(above, ()), self.index.names[s.pair.main])
             elif self.found.get(number) == "culprit":
                 above = number
             if above is not None:
@@ -391,6 +392,13 @@ class _Jury:
             if diagnosis is not None:
                 told = diagnosis.adding(CalibratedBehind(layers))
                 self.layers[number] = replace(self.layers[number], diagnosis=told)
+
+    def _by_one_scale(self, *numbers: int) -> bool:
+        """Whether layers have one scale for values that lie beyond it: it is wrong once."""
+        first = dict(self._first_facts())
+        facts = (first.get(number) for number in numbers)
+        said = [fact.stored for fact in facts if isinstance(fact, BeyondCalibration)]
+        return None not in said and len(said) == len(numbers) and len({(s.scale, s.zero) for s in said if s}) == 1
 
     def _follows(self, s: LayerObservation, makers: Sequence[int]) -> bool:
         """Whether all that is wrong of a culprit is a range that differs by what the values do that it is of, on the

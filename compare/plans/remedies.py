@@ -39,6 +39,7 @@ from ..causes.baked_constant import BakedConstant
 from ..causes.batch_statistics import OfTheBatch
 from ..causes.bias import AtTheEnd
 from ..causes.built_together import BuiltTogether
+from ..causes.coarse_scale import CoarseScale
 from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
 from ..causes.disregarded import Disregarded
@@ -79,6 +80,7 @@ from .bench import unplanned
 from .said_shortly import beside, following, of_known
 from .trying import SEARCH, Trying, keeping
 from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
+from .users_roles import in_users_roles
 
 if TYPE_CHECKING:
     from ...graph.index import GraphIndex
@@ -113,6 +115,7 @@ OTHERWISE = "compare {node} of the second file with {op} {first} of the first: i
 
 TELLING = (
     AsRewritten,
+    CoarseScale,
     BakedConstant,
     BuiltTogether,
     Disregarded,
@@ -245,6 +248,8 @@ def with_remedies(
             except OutputError as error:
                 report = replace(report, notices=(*report.notices, not_written(error)))
     culprits = tuple(replace(c, remedies=found.get(i, ())) for i, c in enumerate(report.culprits))
+    if turned_round(comparison.sides) is not None:
+        culprits = tuple(in_users_roles(c) if c.candidate == comparison.reference.name else c for c in culprits)
     return replace(report, culprits=culprits, applied=applied)
 
 
@@ -319,7 +324,7 @@ def _in_file(culprit: Culprit, differences: Sequence[Difference], index: GraphIn
     fitted = next((fact.remedy for fact in culprit.facts if isinstance(fact, Fit)), "") if cause is Cause.SCALE else ""
     beyond = next((fact for fact in culprit.facts if isinstance(fact, BeyondCalibration)), None)
     if beyond is not None and cause is Cause.SATURATION:
-        return f"calibrate the range of '{beyond.tensor}' again: it has to hold {beyond.reach:.6g}"
+        return beyond.remedy
     first, node = culprit.node, culprit.candidate_node or culprit.node
     put = IN_FILE.get(cause, OTHERWISE)
     put = put.format(weights=_nouns(differences), node=node, first=first, op=culprit.op)

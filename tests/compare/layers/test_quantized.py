@@ -153,8 +153,9 @@ def test_data_beyond_the_calibrated_range_are_one_fault_at_the_input(kind):
     report = compare(proto, quantized(proto, kind, calibration), deployed)
     culprit = only(report)
     assert (culprit.node, culprit.cause) == ("n_one", "saturation")
-    assert "'x', an input of the graph: data reach 255 at" in culprit.evidence
-    assert "calibration saw at most 1" in culprit.evidence
+    assert "where 'x', an input of the graph, takes " in culprit.evidence
+    assert " to 255 on these inputs" in culprit.evidence
+    assert "calibration saw smaller values or its scale is 255 times too small" in culprit.evidence
 
 
 def test_scales_along_another_axis_are_an_attribute_that_differs():

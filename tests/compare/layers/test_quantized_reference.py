@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import onnx
 import pytest
+from layerdiff.compare.causes.differences import GraphsDiffer
 from onnx import numpy_helper
 from onnxruntime import quantization as quantizers
 
@@ -47,12 +48,22 @@ def test_beside_a_quantized_file_the_one_in_floating_point_is_clean(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_of_the_file_in_floating_point_is_told_of_the_quantized_one(kind):
-    """With both files' numbers, the believed one as the candidate: the notice says so."""
+    """In the user's roles: the second file is the one that is off."""
     mine = quantized(network(), kind, DATA)
     culprit = only(compare(mine, network(v=OTHER), DATA, ort=exact(mine)))
     assert (culprit.node, culprit.cause, culprit.candidate) == ("two", "weights", "onnxrt")
-    assert culprit.remedies
-    assert "runtime" not in culprit.remedies[0].text
+    (change,) = (f.difference.change for f in culprit.facts if isinstance(f, GraphsDiffer))
+    assert change.values[0] == pytest.approx(WEIGHTS["v"][change.index], abs=0.02)
+    assert change.values[1] == pytest.approx(OTHER[change.index])
+    told = culprit.remedies[0].text
+    assert told.startswith(f"give {culprit.node} of the second file the weights that ")
+    assert told.endswith("has in the first, dequantized; where the second file is right, quantize it again")
+
+
+def test_a_factor_of_the_file_in_floating_point_is_that_of_its_weights():
+    mine = quantized(network(), "qdq", DATA)
+    culprit = only(compare(mine, network(v=WEIGHTS["v"] / np.float32(2)), DATA, ort=exact(mine)))
+    assert "all 0.5" in culprit.evidence
 
 
 @pytest.mark.parametrize("kind", KINDS)
