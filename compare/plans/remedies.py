@@ -33,42 +33,13 @@ from ...graph.pairing.settings import AxesFrom
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.pairing.weight_patterns import MergedOtherwise
 from ...graph.printable import listed
-from ..causes import misread
 from ..causes.altered_weights import OverflowBeside
-from ..causes.baked_constant import BakedConstant
-from ..causes.batch_statistics import OfTheBatch
-from ..causes.bias import AtTheEnd
-from ..causes.built_together import BuiltTogether
-from ..causes.coarse_scale import CoarseScale
-from ..causes.control_flow import OtherResult
 from ..causes.differences import GraphsDiffer
-from ..causes.disregarded import Disregarded
-from ..causes.exchanged_layers import ExchangedWith
-from ..causes.feeding import RangeOfAll
-from ..causes.folded_constant import FoldedConstant
-from ..causes.folded_padding import PaddedBefore, ShiftInBias
-from ..causes.input_stage import Reversed, Scaled, Shifted
-from ..causes.inserted import InsertedBehind
-from ..causes.integer_pairs import PairsSaturate
-from ..causes.kept_channels import KeepsOthers
-from ..causes.limits import OtherLimits
 from ..causes.nan import NotANumberOnBothSides
-from ..causes.narrow_casts import CastThereAndBack
-from ..causes.other_operand import OtherOperand
-from ..causes.other_setting import OtherOperator, OtherOrder, OtherSetting, ReadsOtherwise
-from ..causes.out_of_range import CarriedPast
-from ..causes.packed_parts import ExchangedParts, PackedPart
-from ..causes.quantization import OneScaleForAll, StepsHold
-from ..causes.refused import Refused
-from ..causes.rewritten_weights import AsRewritten, NotTakenBack
-from ..causes.same_functions import SameFunctions
+from ..causes.quantization import StepsHold
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
 from ..causes.scale import Fit
-from ..causes.shared_scale import SharedScale
-from ..causes.softmax_extent import OtherExtent
 from ..causes.underflow import LostBefore
-from ..causes.unread_input import ReadBesides, UnreadInput, WithoutBiases
-from ..causes.wide_range import Crowded, WiderThanData
 from ..layers.observable import turned_round
 from ..notices import not_written
 from ..progress import SILENT, Progress
@@ -77,9 +48,10 @@ from ..report.plan import Applied, Remedy
 from ..sides import other_file
 from .absent import ops, put_there
 from .bench import unplanned
+from .of_facts import of_facts
 from .said_shortly import beside, following, of_known
 from .trying import SEARCH, Trying, keeping
-from .typed import MOST_TYPED, in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
+from .typed import in_fp32, kernel_of, narrow_type, typed_narrow, value_beyond
 from .users_roles import in_users_roles
 
 if TYPE_CHECKING:
@@ -88,7 +60,7 @@ if TYPE_CHECKING:
     from ..comparison import Comparison
     from ..outputs.draws import Drawn
     from ..outputs.evidence import OutputEvidence
-    from ..report.model import Culprit, Fact, Report
+    from ..report.model import Culprit, Report
     from ..runs.run import RunLog
     from ..sides import Side
 
@@ -113,32 +85,6 @@ the culprit in the first file, ``{node}`` in the second."""
 OTHERWISE = "compare {node} of the second file with {op} {first} of the first: it does not compute the same"
 """The same where nothing tells what it is."""
 
-TELLING = (
-    AsRewritten,
-    CoarseScale,
-    BakedConstant,
-    BuiltTogether,
-    Disregarded,
-    ExchangedParts,
-    FoldedConstant,
-    InsertedBehind,
-    KeepsOthers,
-    NotTakenBack,
-    OtherExtent,
-    OtherOperand,
-    OtherOperator,
-    OtherOrder,
-    OtherResult,
-    OtherSetting,
-    PackedPart,
-    ReadBesides,
-    ReadsOtherwise,
-    SameFunctions,
-    UnreadInput,
-    WithoutBiases,
-)
-"""Facts that tell what to do."""
-
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
 
@@ -157,39 +103,6 @@ ANYWHERE = {
     Cause.UNDECLARED: "declare `arithmetic` in the runner, so that a tolerance follows from it, or let it give float32",
     Cause.NONDETERMINISM: "make the runtime deterministic, or compare with a tolerance",
 }
-
-SATURATING = (
-    "run it with --ort-exact-int8 (session.x64quantprecision of ONNX Runtime), quantize weights to 7 bits "
-    "(reduce_range=True), or take a CPU with VNNI or a GPU"
-)
-"""Where 8-bit kernels of a CPU saturate."""
-
-OF_FACTS: Mapping[type[object], str] = {
-    AtTheEnd: (
-        "quantize the weights of these channels with a larger scale, since that of the bias follows from it, or leave "
-        "the layer in float"
-    ),
-    ShiftInBias: "shift the input in the second file, too, and take that out of the bias again",
-    PaddedBefore: (
-        "do not fold into a convolution that pads with zeros, or pad with what the folded nodes make zeros of"
-    ),
-    CastThereAndBack: (
-        "leave out the Casts there and back in the second file, or allow for what they round (--tolerance)"
-    ),
-    Refused: "look at what the second file has up to the node that is named: it does not take the first file's values",
-    OtherLimits: "limit the values in the second file as in the first one, or export the model again",
-    PairsSaturate: SATURATING,
-    OneScaleForAll: "leave the Concat in floating point, or give each of the tensors as an output of its own",
-    RangeOfAll: "quantize with ranges that are calibrated once (static quantization), or feed each entry alone",
-    Reversed: "reverse the channels once: in the second file, or in what feeds it",
-    Scaled: "normalize the input once: in the second file, or in what feeds it",
-    Shifted: "normalize the input once: in the second file, or in what feeds it",
-}
-"""What a fact calls for, whatever the cause."""
-
-BY_CHANNEL = "quantize the weights with a scale for each output channel (per_channel=True)"
-LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
-"""Where one scale for all channels of weights leaves some of them without values."""
 
 INSIDE = (Cause.SPREAD, Cause.AMPLIFIED)
 """Causes of which what is rounded inside of a kernel may be as much a part as the node that is named."""
@@ -287,12 +200,7 @@ def remedy_of(culprit: Culprit, side: Side, reference: Side, runtime: str = RUNT
     if folded is not None:
         names = [name for _, name in folded.reference]
         return Remedy(f"fold {listed(names)} into {folded.candidate[0][1]} again, or put them back there")
-    read = side.runner.capabilities.any_model  # a program of its own reads no file
-    facts = [fact for fact in culprit.facts if read or not isinstance(fact, Disregarded)]
-    shown = next(filter(None, map(_of_fact, facts)), "") or misread.remedy(facts)
-    if not side.runner.narrows and any(isinstance(f, SharedScale) and f.kind == "weights" for f in culprit.facts):
-        outputs = any(isinstance(fact, SharedScale) and fact.outputs for fact in culprit.facts)
-        shown = shown or (BY_CHANNEL if outputs else LEVEL)
+    shown = of_facts(culprit, side)
     if shown:
         return Remedy(shown)
     text = ANYWHERE.get(cause, "")
@@ -363,28 +271,6 @@ def _nouns(differences: Sequence[Difference]) -> str:
     changes = (d.change for d in differences if isinstance(d.change, (WeightChange, WeightsAbsent)))
     nouns = dict.fromkeys(change.noun for change in changes)
     return listed([*nouns]) if nouns else "weights"
-
-
-def _of_fact(fact: Fact) -> str:
-    """What one fact calls for by itself; empty where it calls for nothing."""
-    if isinstance(fact, OfTheBatch):
-        return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(fact, TELLING):
-        return fact.remedy
-    if isinstance(fact, WiderThanData):
-        calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
-        return calibrated if fact.given else f"quantize '{fact.tensor}' with the range that the data take of it"
-    if isinstance(fact, Crowded):
-        return (
-            f"leave '{fact.tensor}' a float: no scale serves these values and the few that lie far off, as a mask does"
-        )
-    if isinstance(fact, ExchangedWith):
-        them, all_of_them = ("the two", "both") if len(fact.layers) == 2 else ("them", "them all")
-        return f"exchange {them} in the second file, or the order in which it splits what makes {all_of_them}"
-    if isinstance(fact, CarriedPast) and len(fact.found.heals) > 1:
-        told = f"write {listed(fact.found.heals, MOST_TYPED)} in FP32 in the file, with Casts around them"
-        return f"{told}: measured, no output is then lost to the range of FP16"
-    return OF_FACTS.get(type(fact), "")
 
 
 def _exported(culprit: Culprit, side: Side, reference: Side) -> str:
