@@ -20,6 +20,7 @@ from ..causes.narrow_casts import CastThereAndBack
 from ..causes.out_of_range import CarriedPast
 from ..causes.quantization import OneScaleForAll
 from ..causes.refused import Refused
+from ..causes.saturation import BeyondCalibration
 from ..causes.scale import Fit
 from ..causes.shared_scale import SharedScale
 from ..causes.wide_range import Crowded, WiderThanData
@@ -62,6 +63,9 @@ BY_CHANNEL = "quantize the weights with a scale for each output channel (per_cha
 LEVEL = "level the input channels of the weights against the layer before (cross-layer equalization) before quantizing"
 """Where one scale for all channels of weights leaves some of them without values."""
 
+OF_FILES = (Fit, BeyondCalibration)
+"""Facts that tell what to do to a second file, which not every candidate has."""
+
 
 def of_facts(culprit: Culprit, side: Side) -> str:
     """What the first of a culprit's facts that calls for something calls for; empty where none does.
@@ -83,7 +87,7 @@ def _of_fact(fact: Fact) -> str:
     """What one fact calls for by itself; empty where it calls for nothing."""
     if isinstance(fact, OfTheBatch):
         return f"set the {fact.side}'s program to evaluation (model.eval()), and export it again if it is a file"
-    if isinstance(told := getattr(fact, "remedy", None), str) and not isinstance(fact, Fit):
+    if isinstance(told := getattr(fact, "remedy", None), str) and not isinstance(fact, OF_FILES):
         return told
     if isinstance(fact, WiderThanData):
         calibrated = "calibrate on data that are preprocessed as those that are fed: in the same range"
