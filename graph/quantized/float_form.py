@@ -30,7 +30,7 @@ from .layouts import (
     with_channels_last,
 )
 from .packed import unpacked_blocks
-from .scales import integers_made, moved, moves, scales_of
+from .scales import Scale, integers_made, moved, moves, scales_of
 
 
 @dataclass(frozen=True)
@@ -278,11 +278,15 @@ class _Writing:
             return
         made = self._emit(layout.op, inputs, self._fresh(output), attributes)
         scale, zero = node.input[layout.scale], "" if layout.zero is None else given(node, layout.zero)
-        if turns is not None:  # rounded as it is made, then moved
-            again = self._fresh(f"{output}_integers")
-            self._requantized(made, again, scale, zero)
-            made = self.writer.emit("Transpose", [self._float(again, scale, zero)], perm=turns[1])
+        if turns is not None:
+            made = self._moved_back(made, output, (scale, zero), turns[1])
         self._requantized(made, output, scale, zero)
+
+    def _moved_back(self, made: str, output: str, scale: Scale, turn: list[int]) -> str:
+        """What a node of another layout makes, in its layout: rounded as it is made, then moved."""
+        again = self._fresh(f"{output}_integers")
+        self._requantized(made, again, *scale)
+        return self.writer.emit("Transpose", [self._float(again, *scale)], perm=turn)
 
     def _scaled_product(self, position: int, node: onnx.NodeProto) -> _Product | None:
         """A product of integers whose scales the nodes behind it put back: Cast, then Mul."""
@@ -346,6 +350,18 @@ class _Writing:
         self.writer.nodes.append(copy)
 
     # -- operators of ONNX Runtime ------------------------------------------------------------------------------
+
+    def _pooled(self, node: onnx.NodeProto) -> bool:
+        """NhwcMaxPool: of integers whose channels are last."""
+        output, turns = node.output[0], channels_moved(self.index, node)
+        scale = self.scales.get(output)
+        if scale is None or turns is None:
+            return False
+        data = self._float(node.input[0], *self.scales.get(node.input[0], scale))
+        turned = self.writer.emit("Transpose", [data], self._fresh(node.input[0]), perm=turns[0])
+        made = self._emit("MaxPool", [turned], self._fresh(output), float_attributes(node, "MaxPool"))
+        self._requantized(self._moved_back(made, output, scale, turns[1]), output, *scale)
+        return True
 
     def _to_float(self, node: onnx.NodeProto) -> bool:
         """MatMulIntegerToFloat: a product of integers with its scales."""
@@ -427,6 +443,7 @@ class _Writing:
 
 
 _CONTRIB = {
+    "NhwcMaxPool": _Writing._pooled,
     "MatMulIntegerToFloat": _Writing._to_float,
     "DynamicQuantizeMatMul": _Writing._quantizes_operand,
     "DynamicQuantizeLSTM": _Writing._lstm,

@@ -85,15 +85,35 @@ def layout_of(node: onnx.NodeProto) -> Layout | None:
 
 def channels_last(node: onnx.NodeProto) -> bool:
     """Whether a node reads and makes activations whose last axis is that of the channels: weights stay as they are."""
-    return attribute_int(node, "channels_last", 0) != 0
+    return attribute_int(node, "channels_last", 0) != 0 or operator(node) == "NhwcMaxPool"
 
 
 def channels_moved(index: GraphIndex, node: onnx.NodeProto) -> tuple[list[int], list[int]] | None:
     """The permutations that make the last axis of what such a node reads and makes the second one, and the reverse;
     None where the number of axes is not known. Filters have as many."""
     ranks = (index.rank(name) or 0 for name in (*node.input[:1], given(node, 3), *node.output))
-    rank = next((rank for rank in ranks if rank > 1), 0)
+    rank = next((rank for rank in ranks if rank > 1), 0) or _rank_before(index, node)
     return ([0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]) if rank else None
+
+
+def _rank_before(index: GraphIndex, node: onnx.NodeProto) -> int:
+    """How many axes a node of that layout is given, where shape inference does not know: as many as the filters of the
+    nodes before have, or their windows tell; 0 where these do not say it either."""
+    at: onnx.NodeProto | None = node
+    while at is not None:
+        window = next((len(a.ints) for a in at.attribute if a.name == "kernel_shape"), 0)
+        filters = index.rank(given(at, 3)) if operator(at) == "QLinearConv" else 0
+        if window or filters:
+            return filters or window + 2
+        layout = layout_of(at)
+        if not channels_last(at) and (operator(at) if layout is None else layout.op) not in _KEEPS_AXES:
+            return 0
+        name = at.input[layout.operands[0].data if layout is not None else 0]
+        known, position = index.rank(name) or 0, index.producer.get(name)
+        if known > 1:
+            return known
+        at = None if position is None else index.nodes[position]
+    return 0
 
 
 def with_channels_last(index: GraphIndex) -> frozenset[str]:

@@ -55,6 +55,8 @@ def _of_whole_tensor(index: GraphIndex, scale: str) -> bool:
 
 def moves(node: onnx.NodeProto) -> bool:
     """Whether a node gives elements of what it gets, integers or floats alike."""
+    if operator(node) == "NhwcMaxPool":
+        return True
     if operator(node) in ("Resize", "Upsample"):
         return attribute_string(node, "mode", "nearest") == "nearest"
     return is_standard(node) and (operator(node) in MOVEMENT or facts_of(node).kind is Kind.SELECTION)

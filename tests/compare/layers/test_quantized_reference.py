@@ -129,6 +129,23 @@ def test_channels_that_are_last_are_no_other_axis_where_all_axes_have_one_size(w
         assert not any("differ" in c.evidence for c in report.culprits)
 
 
+POOLED = """g (float[2,8,12,12] x) => (float[2,8,1,1] y) {
+    [one] a = Conv<pads=[1,1,1,1]>(x, u, ub) [relu] b = Relu(a) [pool] p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)
+    [two] c = Conv<pads=[1,1,1,1]>(p, v, vb) [add] d = Add(c, p) [relu2] e = Relu(d)
+    [three] f = Conv<pads=[1,1,1,1]>(e, w, wb) [relu3] h = Relu(f) [mean] y = GlobalAveragePool(h) }"""
+POOL_WEIGHTS = {n: WEIGHTS[n] for n in ("u", "v", "w", "ub", "vb", "wb")}
+
+
+@pytest.mark.parametrize(("others", "node"), [({}, ""), ({"w": np.roll(WEIGHTS["w"], 1, axis=0)}, "three")])
+def test_what_is_behind_a_pool_of_channels_that_are_last_is_compared_layer_by_layer(others, node):
+    """ONNX Runtime's NhwcMaxPool, and a mean behind it, whose axes no shape inference knows."""
+    file = optimized(quantized(parsed(POOLED, **POOL_WEIGHTS | others), "qdq", DATA), "ALL")
+    assert "NhwcMaxPool" in {n.op_type for n in file.graph.node}
+    report = compare(parsed(POOLED, **POOL_WEIGHTS), file, DATA, ort=exact(file))
+    assert [c.node for c in report.culprits] == [node] * bool(node)
+    assert {"one", "three"} <= {layer.node for layer in report.layers if layer.local is not None}
+
+
 def test_a_zero_point_that_is_read_otherwise_is_told_though_steps_explain_it():
     file = quantized(network(), "qdq", DATA)
     wrong = copy.deepcopy(file)
