@@ -20,7 +20,7 @@ from ..progress import SILENT, Progress
 from ..report.model import Cause
 from ..runs.memory import budget
 from ..statistics.statistics import Statistics
-from .healing import Healing, hides
+from .healing import Healing
 from .rewritten import rewritten
 from .taken_back import TakenBack, shared, taken_back
 from .undoing import Undoing, undoing_layer
@@ -236,7 +236,7 @@ def _ends(s: LayerObservation, healing: Healing, others: Collection[int]) -> boo
             seen.add(layer.number)
             if layer.number in theirs:
                 continue
-            if healing.near(layer) and not hides(layer, s):
+            if healing.near(layer) and not healing.hides(layer, s):
                 ended = True
             else:
                 waiting.append(layer)

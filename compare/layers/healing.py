@@ -195,6 +195,16 @@ class Healing:
         makers = {self.maker.get(n, first) for n in read}
         return max((self.layers[m].cumulative_error for m in makers & self._touched if m < first), default=0.0)
 
+    def hides(self, layer: LayerObservation, guilty: LayerObservation) -> bool:
+        """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it
+        was in numbers. Of values that cannot be compared, since they have another shape or the candidate takes none of
+        the reference's, all is off: the error is as large as what they are made of."""
+        values, error = _values(layer.cumulative.values()), _error(layer.cumulative.values())
+        before, made = _values(guilty.local.values()), _error(guilty.local.values())
+        if not made:
+            before = made = max((_values(m.cumulative.values()) for m in self.makers(guilty)), default=0.0)
+        return values > LOUD * before and error > made / LOUD
+
     def _healed(self, s: LayerObservation, alone: bool = False) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
         tensors of one name are others, or what differs does not matter, until both graphs come to the same values.
@@ -223,7 +233,7 @@ class Healing:
                 gone = self._gone(layer, error, alone, seen)
                 if here is not s and error <= ANOTHER:  # what others bring says little of one as small as theirs
                     gone = gone and self.quiet(layer)
-                if gone and not hides(layer, s):
+                if gone and not self.hides(layer, s):
                     continue
                 if not gone and not elsewhere:
                     return False
@@ -232,19 +242,11 @@ class Healing:
         return True
 
 
-def hides(layer: LayerObservation, guilty: LayerObservation) -> bool:
-    """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it was
-    in numbers."""
-    values, error = _size(layer.cumulative.values())
-    before, made = _size(guilty.local.values())
-    return values > LOUD * before and error > made / LOUD
+def _values(statistics: Iterable[Statistics]) -> float:
+    """The root mean square of the reference's values; the greatest over some tensors."""
+    return max((math.sqrt(one.sum_rr / one.finite) for one in statistics if one.finite), default=0.0)
 
 
-def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:
-    """Root mean squares of the reference's values and of the error; the greatest over some tensors."""
-    found = [(0.0, 0.0)]
-    for metrics in (one.metrics() for one in statistics):
-        error, relative = metrics["rmse"], metrics["rel_l2"]
-        if error and relative:
-            found.append((error / relative, error))
-    return max(v for v, _ in found), max(e for _, e in found)
+def _error(statistics: Iterable[Statistics]) -> float:
+    """The root mean square of the error; the greatest over some tensors whose values can be compared."""
+    return max((one.metrics()["rmse"] or 0.0 for one in statistics), default=0.0)

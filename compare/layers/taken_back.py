@@ -23,7 +23,6 @@ from ..causes.diagnosis import Diagnosis
 from ..causes.folded_padding import in_bias
 from ..causes.rewritten_weights import NotTakenBack
 from ..report.model import Cause
-from .healing import hides
 
 if TYPE_CHECKING:
     import onnx
@@ -177,7 +176,7 @@ class _Change:
 
     def _hands_on(self, layer: LayerObservation) -> bool:
         """Whether a layer that reads what is changed makes something that is changed, too, and meant to be."""
-        near = bool(layer.cumulative) and self.healing.near(layer) and not hides(layer, self.s)
+        near = bool(layer.cumulative) and self.healing.near(layer) and not self.healing.hides(layer, self.s)
         if near or _brings_back(layer, self.healing):
             self.takers.update({layer.number} if _takes(layer) and self._rewritten(layer) else ())
             return False
@@ -277,7 +276,7 @@ class _Change:
         return self._known_fine[s.number]
 
     def _is_fine(self, s: LayerObservation) -> bool:
-        if s is self.s or self.healing.turns(s) or (self.healing.near(s) and not hides(s, self.s)):
+        if s is self.s or self.healing.turns(s) or (self.healing.near(s) and not self.healing.hides(s, self.s)):
             return True
         if any(self.healing.near(reader) and _takes(reader) for reader in self.healing.reading(s)):
             return True
