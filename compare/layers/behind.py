@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REWRITTEN = (Cause.WEIGHTS, Cause.SCALE)
+REWRITTEN = (Cause.WEIGHTS, Cause.SCALE, Cause.LAYOUT)
 """Causes of an error that a rewriting of weights may have."""
 ROUNDS = 8
 """How many times a candidate is run again at most: a chain of so many faults, one behind the other."""

@@ -79,12 +79,18 @@ class Healing:
 
     def verdict(self, s: LayerObservation) -> LayerVerdict | None:
         """Whether a layer that the candidate cannot run, or that exceeds its noise, is a culprit or has healed; None of
-        one of which neither is true."""
+        one of which neither is true. One whose noise is not known may have healed, too."""
         if s.refused is not None:
             return "healed" if not self._same and self._healed(s) else "culprit"
         if s.exceeds_noise and not s.inside.clean:
             return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
-        return None
+        return "healed" if self._is_another(s) and self._healed(s) else None
+
+    def _is_another(self, s: LayerObservation) -> bool:
+        """Whether the error of a layer whose noise is not known is more than rounding."""
+        if self._same or s.judgement is None or s.judgement.known:
+            return False
+        return s.local_error > (ANOTHER if self._coarse else self.tolerance(s.pair.reference.outputs[0]))
 
     def culprits(self, numbers: Iterable[int]) -> list[LayerObservation]:
         """Those of some layers that are culprits."""

@@ -22,7 +22,7 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from . import lost_before, moved_together, random_layers, refused_together, typed_losses
+from . import lost_before, moved_together, random_layers, refused_together, shared_constants, typed_losses
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -280,6 +280,8 @@ def _judged(
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
     given = blaming_readers(prepared, known.joined(given, index, theirs))
+    if progress is not None:
+        given = shared_constants.joined(prepared, given, walked)
     return first, moved_together.joined(refused_together.joined(prepared, given), index)
 
 
