@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REWRITTEN = (Cause.WEIGHTS, Cause.SCALE)
+REWRITTEN = (Cause.WEIGHTS, Cause.SCALE, Cause.LAYOUT)
 """Causes of an error that a rewriting of weights may have."""
 ROUNDS = 8
 """How many times a candidate is run again at most: a chain of so many faults, one behind the other."""
@@ -272,9 +272,11 @@ def _without(
     if walked.notices:
         return None
     seen = {s.number: s for s in walked.layers}
+    drawn = {pair.number for pair in prepared.plan.layers if pair.random}
     without = []
     for s in layers:
-        given = {name: Statistics() for name in s.pair.reference.outputs} if s.number in faults else None
+        taken = seen[s.number].pair.random and s.number not in drawn
+        given = {name: Statistics() for name in s.pair.reference.outputs} if taken else None
         one = seen[s.number]
         cumulative = one.cumulative if given is None else given
         without.append(replace(s, cumulative=cumulative, turning=one.turning, scaling=one.scaling))

@@ -225,7 +225,7 @@ class Contributions:
                     expected, error = self.portion.output(name, expected, error), error[self.portion.entries]
                 alone += ratio(squares(expected, stream.values.get(name, expected)))
                 all_of_it += ratio(error)
-            share = _share(alone, all_of_it)
+            share = share_of_error(alone, all_of_it)
             if share is not None:
                 result[stream.number] = share
         return result
@@ -242,7 +242,7 @@ class Contributions:
         return True
 
 
-def _share(alone: float, all_of_it: float) -> float | None:
+def share_of_error(alone: float, all_of_it: float) -> float | None:
     """What one layer contributes to the squared error of all; None where that cannot be told: beside an error that is
     not finite, a finite one may be what others made infinite."""
     if not all_of_it or (math.isfinite(alone) and not math.isfinite(all_of_it) and alone):

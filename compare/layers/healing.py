@@ -79,12 +79,18 @@ class Healing:
 
     def verdict(self, s: LayerObservation) -> LayerVerdict | None:
         """Whether a layer that the candidate cannot run, or that exceeds its noise, is a culprit or has healed; None of
-        one of which neither is true."""
+        one of which neither is true. One whose noise is not known may have healed, too."""
         if s.refused is not None:
             return "healed" if not self._same and self._healed(s) else "culprit"
         if s.exceeds_noise and not s.inside.clean:
             return "healed" if not s.comes_and_goes and self._healed(s) else "culprit"
-        return None
+        return "healed" if self._is_another(s) and self._healed(s) else None
+
+    def _is_another(self, s: LayerObservation) -> bool:
+        """Whether the error of a layer whose noise is not known is more than rounding."""
+        if self._same or s.judgement is None or s.judgement.known:
+            return False
+        return s.local_error > (ANOTHER if self._coarse else self.tolerance(s.pair.reference.outputs[0]))
 
     def culprits(self, numbers: Iterable[int]) -> list[LayerObservation]:
         """Those of some layers that are culprits."""
@@ -166,16 +172,6 @@ class Healing:
         how = None if s is None else s.turning.get(tensor)
         return alike and how is not None and how.along(among) <= 2 * rounding
 
-    def hides(self, layer: LayerObservation, guilty: LayerObservation) -> bool:
-        """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it
-        was in numbers. That of a layer which was not run, or gives another shape, is taken to be of the size of what it
-        reads."""
-        values, error = _size(layer.cumulative.values())
-        before, made = _size(guilty.local.values())
-        if not made:
-            before = made = max((_size(m.cumulative.values())[0] for m in self.makers(guilty)), default=0.0)
-        return values > LOUD * before and error > made / LOUD
-
     def _rounding(self, tensor: str, u: float | None = None) -> float:
         return QUIET * (self._u if u is None else u) * math.sqrt(max(1, self._depth.get(tensor, 1)))
 
@@ -204,6 +200,16 @@ class Healing:
         read = (n for layer in layers for n in layer.pair.reference.inputs if self.rounds(n))
         makers = {self.maker.get(n, first) for n in read}
         return max((self.layers[m].cumulative_error for m in makers & self._touched if m < first), default=0.0)
+
+    def hides(self, layer: LayerObservation, guilty: LayerObservation) -> bool:
+        """Whether values of another size (a mask) are what makes an error look gone at a layer, which is as large as it
+        was in numbers. Of values that cannot be compared, since they have another shape or the candidate takes none of
+        the reference's, all is off: the error is as large as what they are made of."""
+        values, error = _values(layer.cumulative.values()), _error(layer.cumulative.values())
+        before, made = _values(guilty.local.values()), _error(guilty.local.values())
+        if not made:
+            before = made = max((_values(m.cumulative.values()) for m in self.makers(guilty)), default=0.0)
+        return values > LOUD * before and error > made / LOUD
 
     def _healed(self, s: LayerObservation, alone: bool = False) -> bool:
         """Whether nothing of a layer's error is left right behind it. Between two graphs that may be some layers on:
@@ -242,11 +248,11 @@ class Healing:
         return True
 
 
-def _size(statistics: Iterable[Statistics]) -> tuple[float, float]:
-    """Root mean squares of the reference's values and of the error; the greatest over some tensors."""
-    found = [(0.0, 0.0)]
-    for metrics in (one.metrics() for one in statistics):
-        error, relative = metrics["rmse"], metrics["rel_l2"]
-        if error and relative:
-            found.append((error / relative, error))
-    return max(v for v, _ in found), max(e for _, e in found)
+def _values(statistics: Iterable[Statistics]) -> float:
+    """The root mean square of the reference's values; the greatest over some tensors."""
+    return max((math.sqrt(one.sum_rr / one.finite) for one in statistics if one.finite), default=0.0)
+
+
+def _error(statistics: Iterable[Statistics]) -> float:
+    """The root mean square of the error; the greatest over some tensors whose values can be compared."""
+    return max((one.metrics()["rmse"] or 0.0 for one in statistics), default=0.0)

@@ -22,7 +22,15 @@ from ..runs.again import run_again
 from ..runs.memory import budget, reused, weight_bytes
 from ..runs.workers.isolation import isolated, portable
 from ..sides import Side, Sides
-from . import disregarded_together, lost_before, moved_together, random_layers, refused_together, typed_losses
+from . import (
+    disregarded_together,
+    lost_before,
+    moved_together,
+    random_layers,
+    refused_together,
+    shared_constants,
+    typed_losses,
+)
 from .behind import Decided, decided
 from .exchange import undone
 from .fidelity import as_deployed, fidelities, in_pieces_only, made_by_pieces
@@ -298,6 +306,8 @@ def _judged(
     known = Decided() if progress is None else decided(prepared, walked.layers, first, heals, progress)
     given = verdicts(walked.layers, index, first, carried=carried or {}, decided=known.verdicts)
     given = blaming_readers(prepared, known.joined(given, index, theirs))
+    if progress is not None:
+        given = shared_constants.joined(prepared, given, walked)
     given = disregarded_together.joined(refused_together.joined(prepared, given))
     return first, moved_together.joined(given, index)
 

@@ -189,7 +189,7 @@ class _Search:
         alone = len(asking) == 1 and not self._whole(name, terms) and not self._shared(maker)
         if maker is None or (maker not in self.seen.wrong and (others or alone)):
             return
-        if maker in self.seen.wrong:
+        if maker in self.seen.wrong or maker in self.seen.unknown:
             yield from self._ahead(maker, terms)
         yield from (_Fault(maker, {name: self.seen.asking[number][1]}) for number in asking)
 
@@ -208,7 +208,8 @@ class _Search:
         return any(m is not None and m != maker and self._constants(m) & self._constants(maker) for m in makers)
 
     def _ahead(self, number: int, terms: Terms) -> Iterator[_Fault]:
-        """Of a wrong layer, those that make what it reads: it may be right if that stands in such terms."""
+        """Of a layer that is wrong, or behind a wrong one, those that make what it reads: it may be right if that is in
+        such terms."""
         for read in self.healing.layers[number].pair.reference.inputs:
             maker = self._maker(read)
             if maker is not None and read not in self.seen.moved and terms.suits(self.seen.mine[read]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.formats import NumberFormat, coarser
-from ...graph.operators import STRETCHES, Kind, facts_of, operator
+from ...graph.operators import STRETCHES, operator
 from ...graph.specs import Dim, is_float
 from ..causes import baked_constant, differences, exchanged_layers, other_operand
 from ..causes.diagnosis import Diagnosis
@@ -172,7 +172,6 @@ class _Jury:
         self._blame_producers()
         self._join_shared()
         self._computed_with()
-        self._one_tensor()
         self._pair_quantizers()
         self._saturated_before()
         self._wide_before()
@@ -336,21 +335,6 @@ class _Jury:
             others = {differ[q] for q in s.pair.candidate.nodes if q in differ}
             if not _stated(s) and others and s.number not in others:
                 self.found[s.number] = "inherited"
-
-    def _one_tensor(self) -> None:
-        """Layers that give what they read another shape, which the candidate does not: there, both are one tensor, and
-        what is wrong of it is the fault of what makes it."""
-        for number, s in self.layers.items():
-            if self.found.get(number) == "culprit" and all(self._reshapes(p) for p in s.pair.reference.nodes):
-                makers = (self._made_by(n) for n in s.pair.reference.inputs)
-                blamed = (m for m in makers if m is not None and self.found.get(m.number) in ("culprit", "inherited"))
-                if any(set(s.pair.candidate.outputs) <= set(m.pair.candidate.outputs) for m in blamed):
-                    self.found[number] = "inherited"
-
-    def _reshapes(self, position: int) -> bool:
-        """Whether a node hands on the values that it reads, in their order, or makes a shape for one that does."""
-        node = self.index.nodes[position]
-        return facts_of(node).kind in (Kind.RESHAPE, Kind.COPY) or not any(map(self.healing.rounds, node.output))
 
     def _pair_quantizers(self) -> None:
         """A wrong scale stands in QuantizeLinear and again in the DequantizeLinear behind it: one fault."""

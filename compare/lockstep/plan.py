@@ -124,17 +124,25 @@ class LockstepPlan:
             numbers: Of these layers.
             candidate: The candidate's graph.
         """
+        left_out = {
+            n: p for p in self.layers if p.number in numbers and not p.candidate.nodes for n in p.reference.outputs
+        }
+        theirs = {self.tensors[n] for n in left_out}
+        # there is one tensor for what such a layer makes and for what it reads: that holds what it makes
+        numbers = {
+            *numbers,
+            *(p.number for p in self.layers if p.candidate.nodes and theirs.issuperset(p.candidate.outputs)),
+        }
         made = {n for pair in self.layers for n in pair.reference.outputs}
         given = {n for pair in self.layers if pair.number in numbers or pair.random for n in pair.reference.outputs}
         ahead = {self.tensors[n] for n in (*given, *(n for n in self.tensors if n not in made))}
         steps = []
         for step in self.steps:
             layers = tuple(replace(p, random=p.random or p.number in numbers) for p in step.layers)
-            free = [n for p in layers if not p.random for n in p.candidate.outputs]
-            other = backward(candidate, free, ahead) if free else Slice((), (), ())
-            steps.append(replace(step, layers=layers, candidate=other))
-            ahead.update(free)
-        return replace(self, steps=tuple(steps))
+            steps.append(replace(step, layers=layers, candidate=_on_its_own(candidate, layers, ahead)))
+            ahead.update(n for p in layers if not p.random for n in p.candidate.outputs)
+        first = {n: self.tensors[n] for n in reversed(left_out)}
+        return replace(self, steps=tuple(steps), tensors={**first, **self.tensors})
 
 
 def plan(
@@ -184,14 +192,13 @@ def plan(
     for number, step in enumerate(sorted(members)):
         inside = tuple(members[step])
         outputs = [n for pair in inside for n in pair.reference.outputs]
-        free = [observed[n] for n in outputs if n not in random]
         ahead = {observed.get(n) or given[n] for n in ready} | set(random.values())
         steps.append(
             PiecePair(
                 number,
                 inside,
                 backward(reference, outputs, ready),
-                backward(candidate, free, ahead) if free else Slice((), (), ()),
+                _on_its_own(candidate, inside, ahead),
                 _inner(reference, inside, matched),
             )
         )
@@ -296,10 +303,46 @@ def _pairs(
         outputs = tuple(by_node[position])
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
-        other = backward(candidate, counterpart, candidate_ahead - set(counterpart))
+        other = _counterpart(candidate, part, counterpart, {**given, **observed}, candidate_ahead)
         draws, alone = not random.isdisjoint(part.nodes), not drawn.isdisjoint(other.nodes)
         pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, draws, alone and not draws))
     return pairs
+
+
+def _counterpart(
+    candidate: GraphIndex, part: Slice, outputs: tuple[str, ...], known: Mapping[str, str], ahead: Collection[str]
+) -> Slice:
+    """What the candidate has in place of a layer: what makes the same tensors. Of a layer that it leaves out, which
+    makes what stands for what it reads, that is nothing: what came before is not made, and judged, again.
+
+    Args:
+        candidate: Its graph.
+        part: The layer of the reference.
+        outputs: The candidate's names of what that makes.
+        known: Tensors of the reference -> tensors of the candidate.
+        ahead: The latter.
+    """
+    if {known.get(name) for name in part.inputs}.issuperset(outputs):
+        return Slice(outputs, (), outputs)
+    return backward(candidate, outputs, set(ahead) - set(outputs))
+
+
+def _on_its_own(candidate: GraphIndex, layers: Sequence[LayerPair], ahead: Collection[str]) -> Slice:
+    """What the candidate makes of a piece on its own values, but for what is random; what is known ahead, and what a
+    layer that it leaves out hands on, stays what it is.
+
+    Args:
+        candidate: Its graph.
+        layers: Those in the piece.
+        ahead: Its tensors that earlier pieces make, or that are given.
+    """
+    free = [pair for pair in layers if not pair.random]
+    made = dict.fromkeys(n for pair in free if pair.candidate.nodes for n in pair.candidate.outputs)
+    handed_on = dict.fromkeys(n for pair in free for n in pair.candidate.outputs if n not in made)
+    part = backward(candidate, [*made, *(n for n in handed_on if n not in ahead)], ahead)
+    inside = {name for p in part.nodes for name in candidate.nodes[p].output}
+    given = [n for n in handed_on if n in ahead and n not in inside]
+    return Slice((*made, *handed_on), part.nodes, tuple(dict.fromkeys((*part.inputs, *given))))
 
 
 def _inner(index: GraphIndex, pairs: Sequence[LayerPair], matched: Mapping[str, str]) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Slice:
     """What makes some tensors from others.
 
     Attributes:
-        outputs: The tensors it makes.
+        outputs: The tensors it makes, or hands on as it reads them.
         nodes: Positions in ``graph.node``, ascending.
         inputs: Tensors it reads from outside, in order of first use. Weights are not among them.
     """
@@ -257,6 +257,9 @@ def explode(
         mapping.update((name, exploded_name(name, number)) for name in part.inputs if number in apart)
         for p in part.nodes:
             proto.graph.node.append(renamed(index.nodes[p], mapping, f"{index.names[p]}{SEPARATOR}{number}"))
+        handed_on = [name for name in part.outputs if name in part.inputs and number not in apart]
+        mapping.update((name, exploded_name(name, number)) for name in handed_on)
+        proto.graph.node.extend(onnx.helper.make_node("Identity", [n], [mapping[n]], mapping[n]) for n in handed_on)
         inputs.update((mapping.get(name, name) if number in apart else name, None) for name in part.inputs)
         outputs.extend(mapping[name] for name in part.outputs)
         positions.update(part.nodes)

@@ -7,7 +7,8 @@ import onnx
 
 from ..index import GraphIndex
 from ..nodes import attribute
-from ..operators import COMPARISONS, QUANTIZERS, operator
+from ..operators import CASTS, COMPARISONS, QUANTIZERS, STRETCHES, operator
+from ..specs import is_float
 from .constants import constant_value
 from .weight_changes import same_bytes
 
@@ -63,10 +64,51 @@ def parted(reference: GraphIndex, name: str, candidate: GraphIndex, other: str) 
     if position is None or twin is None:
         return name, other
     node, its = reference.nodes[position], candidate.nodes[twin]
-    if node.op_type != its.op_type or len(node.input) != len(its.input):
+    if node.op_type != its.op_type or len(node.input) != len(its.input) or node.op_type == "Constant":
         return name, other
     changed = [pair for pair in zip(node.input, its.input, strict=True) if not _alike(reference, candidate, pair)]
     return parted(reference, changed[0][0], candidate, changed[0][1]) if len(changed) == 1 else None
+
+
+def stored(index: GraphIndex, name: str) -> frozenset[str]:
+    """The constants of more than one number, floats, that a tensor is computed from, or is itself.
+
+    Args:
+        index: The graph.
+        name: The tensor, of constants alone.
+    """
+    waiting, found, seen = [name], set[str](), {name}
+    while waiting:
+        here = waiting.pop()
+        position = index.producer.get(here)
+        if position is not None and index.nodes[position].op_type != "Constant":
+            new = [read for read in index.reads[position] if read not in seen]
+            seen.update(new)
+            waiting.extend(new)
+            continue
+        value = constant_value(index, here)
+        if value is not None and value.size > 1 and is_float(value.dtype):
+            found.add(here)
+    return frozenset(found)
+
+
+def computed_by(index: GraphIndex, name: str) -> int | None:
+    """The node that computes a tensor, before those that give it another shape or type, or multiply by one; None where
+    it is stored."""
+    while (position := index.producer.get(name)) is not None:
+        node = index.nodes[position]
+        if node.op_type == "Constant":
+            return None
+        carried = [n for n in node.input if operator(node) != "Mul" or not _is_one(index, n)]
+        if operator(node) not in STRETCHES | CASTS and len(carried) == len(node.input):
+            return position
+        name = carried[0]
+    return None
+
+
+def _is_one(index: GraphIndex, name: str) -> bool:
+    value = constant_value(index, name)
+    return value is not None and value.size == 1 and bool(value.reshape(()) == 1)
 
 
 def _alike(reference: GraphIndex, candidate: GraphIndex, pair: tuple[str, str]) -> bool:
