@@ -40,7 +40,9 @@ HALVES = "[parts] p, q = Split<axis=2>(a) [turned] b = Concat<axis=2>(q, p)"
 def test_halves_that_are_exchanged_are_told_by_the_operators_of_the_file():
     culprit = only(compare(flipped(), flipped(HALVES, read="b"), DATA))
     assert (culprit.node, culprit.cause) == ("turned", "layout")
-    assert culprit.evidence.startswith("Split parts, Concat turned in the candidate alone; MatMul first before that")
+    assert culprit.evidence.startswith(
+        "Split parts and Concat turned are in the candidate alone; MatMul first before that"
+    )
     assert culprit.remedies[0].text == "leave Split parts and Concat turned out of the second file"
 
 
