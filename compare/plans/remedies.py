@@ -44,6 +44,7 @@ from ..causes.exchanged_layers import ExchangedWith
 from ..causes.feeding import RangeOfAll
 from ..causes.folded_constant import FoldedConstant
 from ..causes.folded_padding import PaddedBefore, ShiftInBias
+from ..causes.heads import Heads
 from ..causes.input_stage import Reversed, Scaled, Shifted
 from ..causes.inserted import InsertedBehind
 from ..causes.integer_pairs import PairsSaturate
@@ -114,6 +115,7 @@ TELLING = (
     BakedConstant,
     ExchangedParts,
     FoldedConstant,
+    Heads,
     InsertedBehind,
     KeepsOthers,
     NotTakenBack,
