@@ -81,6 +81,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
+def being(names: Sequence[str], most: int = 3) -> str:
+    """Names as the subject of a sentence, with its verb: ``a is``, ``a and b are``."""
+    return f"{listed(names, most)} {'is' if len(names) == 1 else 'are'}"
+
+
 def in_one_line(error: object) -> str:
     """What an error says, with its second line behind the first."""
     return " ".join(line.strip() for line in str(error).split("\n"))

@@ -27,7 +27,7 @@ from ...graph.pairing.weight_patterns import StoredScaled
 from ...graph.printable import counted
 from ...graph.specs import is_float
 from ..report.model import Cause, Fact
-from . import permutation, same_functions, softmax_extent
+from . import heads, permutation, same_functions, softmax_extent
 from .case import DOMINANT, LayerCase, LoudLayer
 from .diagnosis import Diagnosis
 from .undoing import weights_stay
@@ -130,9 +130,14 @@ def in_graphs(case: LayerCase) -> Diagnosis | None:
 
 def resized(case: LayerCase) -> Diagnosis | None:
     """Operators that one graph alone has, behind which tensors have other sizes: all else that differs in a layer with
-    them comes of that."""
+    them comes of that. Heads of another size are no matter of the operators before them."""
     found = [(p, d) for p, d in case.differences if isinstance(d.change, Resized)]
-    return stated(case.graphs[0], found)
+    told, index = stated(case.graphs[0], found), case.graphs[0]
+    for position, change in ((p, d.change) for p, d in found if isinstance(d.change, Resized)):
+        split = heads.of_shapes(change.shape, change.candidate_shape)
+        if told is not None and split is not None and heads.attends(index, index.nodes[position].output):
+            return replace(told, facts=(split,), candidate_node=None)
+    return told
 
 
 def beyond_formats(found: Iterable[tuple[int, Difference]]) -> tuple[tuple[int, Difference], ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from ...graph.cutting.dataflow import dataflow
 from ...graph.cutting.slices import backward
 from ...graph.operators import RECURRENT, operator
+from ...graph.printable import being
 from .case import LayerCase
 from .counterparts import alike
 from .differences import moves_alone, replaced
@@ -58,7 +59,7 @@ class InsertedBehind:
 
     @property
     def _names(self) -> str:
-        return ", ".join(f"{op} {name}" for op, name in self.nodes)
+        return being([f"{op} {name}" for op, name in self.nodes])
 
 
 @dataclass(frozen=True)

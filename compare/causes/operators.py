@@ -15,6 +15,7 @@ from ...graph.operators import SILENT
 from ...graph.pairing.changes import OperatorChange
 from ...graph.pairing.differences import Difference, op_names
 from ..report.model import Cause
+from . import heads
 from .case import LayerCase
 from .diagnosis import Diagnosis
 from .differences import GraphsDiffer
@@ -83,4 +84,4 @@ def find(case: LayerCase) -> Diagnosis | None:
         )
         return Diagnosis(Cause.WRONG_OP, (change, greatest_difference(case)))
     other = OtherOperators(tuple(op for op in mine if op not in theirs), tuple(op for op in theirs if op not in mine))
-    return Diagnosis(Cause.WRONG_OP, (other, greatest_difference(case)))
+    return Diagnosis(Cause.WRONG_OP, (*(heads.of_layer(case) or [other]), greatest_difference(case)))

@@ -20,7 +20,7 @@ from ...graph.pairing.changes import OpName
 from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.pairing.view import multiplier
-from ...graph.printable import counted, few
+from ...graph.printable import being, counted, listed
 from ..report.model import Cause
 from .case import LayerCase
 from .diagnosis import Diagnosis
@@ -62,15 +62,17 @@ class OtherOperand:
         readers, verb = _some(self.readers), "is" if len(self.readers) == 1 else "are"
         their = "their" if len(self.alone) > 1 else "its"
         if self.alone and self.passes:
+            alone = being(_names(self.alone), NAMED)
             return (
-                f"{_some(self.alone)} in the candidate alone: {readers} {verb} given {their} result in place of "
-                f"'{self.meant}', and would be right with that"
+                f"{alone} in the candidate alone: {readers} {verb} given {their} result in place of '{self.meant}', "
+                "and would be right with that"
             )
         reading = "reads" if len(self.readers) == 1 else "read"
         if self.missing and self.passes:
+            missing = being(_names(self.missing), NAMED)
             return (
-                f"{_some(self.missing)} missing in the candidate: {readers} {reading} '{self.reads}' there, and would "
-                "be right with what the reference makes of it"
+                f"{missing} missing in the candidate: {readers} {reading} '{self.reads}' there, and would be right "
+                "with what the reference makes of it"
             )
         by = f", made by {_some(self.alone)}, which it alone has" if self.alone else ""
         return (
@@ -226,8 +228,12 @@ def _flat(index: GraphIndex, name: str) -> str:
     return name
 
 
+def _names(nodes: tuple[OpName, ...]) -> list[str]:
+    return [f"{op} {name}" for op, name in nodes]
+
+
 def _some(nodes: tuple[OpName, ...]) -> str:
-    return few([f"{op} {name}" for op, name in nodes], NAMED)
+    return listed(_names(nodes), NAMED)
 
 
 def named_in_order(nodes: tuple[OpName, ...]) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...graph.cutting.fusion import static_tensors
-from ...graph.operators import AFFINE_STEPS, MOVEMENT, PRODUCTS, operator
+from ...graph.operators import MOVEMENT, operator
 from ...graph.pairing.changes import AttributeChange
-from ...graph.pairing.constants import constant_value
 from ...graph.pairing.differences import op_names
 from ...graph.pairing.weight_changes import WeightChange
 from ...graph.printable import few
 from ..causes.differences import GraphsDiffer
+from ..causes.heads import Heads, attends
 from ..causes.refused import Refused, RefusedToo
 from ..causes.shape import Shapes
 
@@ -47,20 +47,6 @@ class SameAt:
     def text(self) -> str:
         """See `Fact`."""
         return f"the same at {few(self.nodes, NAMED)}"
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The heads of an attention: how many there are of which size, as (number, size), on both sides."""
-
-    reference: tuple[int, int]
-    candidate: tuple[int, int]
-
-    @property
-    def text(self) -> str:
-        """See `Fact`."""
-        (count, size), (other, its) = self.reference, self.candidate
-        return f"{count} heads of size {size} in the reference, {other} of size {its} in the candidate"
 
 
 @dataclass(frozen=True)
@@ -258,25 +244,6 @@ def _heads(places: Sequence[LayerObservation], index: GraphIndex) -> list[Heads]
         if sizes is None or len(sizes[0]) != 4 or len(_pairs(s)) != 2 or sizes[0][-1] == sizes[1][-1]:
             continue
         (count, other), (size, its) = _pairs(s)
-        if count * size == other * its and _attends(index, s.pair.reference.outputs):
+        if count * size == other * its and attends(index, s.pair.reference.outputs):
             return [Heads((count, size), (other, its))]
     return []
-
-
-def _attends(index: GraphIndex, names: Sequence[str]) -> bool:
-    """Whether tensors go into a Softmax by one product of two tensors, be they moved and scaled before."""
-    waiting = [(name, False) for name in names]
-    seen = set[tuple[str, bool]]()
-    while waiting:
-        name, multiplied = waiting.pop()
-        if (name, multiplied) in seen:
-            continue
-        seen.add((name, multiplied))
-        for p in index.consumers.get(name, ()):
-            node, op = index.nodes[p], operator(index.nodes[p])
-            if op == "Softmax" and multiplied:
-                return True
-            product = op in PRODUCTS and all(constant_value(index, read) is None for read in node.input)
-            if op in MOVEMENT | AFFINE_STEPS or (product and not multiplied):
-                waiting.extend((made, multiplied or product) for made in node.output)
-    return False

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from ..printable import few
+from ..printable import being, listed
 from ..specs import Dim
 
 OpName = tuple[str, str]
@@ -39,9 +39,9 @@ class OperatorChange:
 
     def __str__(self) -> str:
         if not self.candidate:
-            return f"{_listed(self.reference)} missing in the candidate"
+            return f"{being(_named(self.reference))} missing in the candidate"
         if not self.reference:
-            return f"{_listed(self.candidate)} in the candidate alone"
+            return f"{being(_named(self.candidate))} in the candidate alone"
         if len(self.reference) == len(self.candidate) == 1 and self.reference[0][1] != self.candidate[0][1]:
             return f"{_listed(self.reference)} against {_listed(self.candidate)}"
         mine, theirs = (
@@ -292,7 +292,7 @@ class ReadTwice:
     lacking: tuple[OpName, ...]
 
     def __str__(self) -> str:
-        verb, does = ("is", "makes") if len(self.lacking) == 1 else ("are", "make")
+        verb, does = ("is", "makes") if len(_named(self.lacking)) == 1 else ("are", "make")
         return (
             f"{self.op} reads the tensor '{self.candidate}' twice in the candidate, and '{self.reference}' beside it "
             f"in the reference; {_listed(self.lacking)}, which {does} that, {verb} missing in the candidate or not used"
@@ -386,5 +386,9 @@ def of_files(ops: Sequence[OpName]) -> list[OpName]:
     return found
 
 
+def _named(ops: tuple[OpName, ...]) -> list[str]:
+    return [f"{op} {name}".rstrip() for op, name in of_files(ops)]
+
+
 def _listed(ops: tuple[OpName, ...]) -> str:
-    return few([f"{op} {name}".rstrip() for op, name in of_files(ops)], 4)
+    return listed(_named(ops))

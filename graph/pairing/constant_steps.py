@@ -9,6 +9,7 @@ import numpy as np
 from ..formats import BY_DTYPE
 from ..index import GraphIndex
 from ..operators import QUANTIZERS, operator
+from ..printable import being
 from ..specs import dtype_name
 from .constants import constant_value
 from .origin import parted
@@ -39,7 +40,7 @@ class OtherSteps:
     change: WeightChange
 
     def __str__(self) -> str:
-        names = ", ".join(f"{op} {name}" for op, name in self.nodes)
+        names = being([f"{op} {name}" for op, name in self.nodes])
         where = "in the candidate alone" if self.in_candidate else "missing in the candidate"
         op, name = self.node
         how = f"{op} {name} rounds to {self.rounds_to}" if self.rounds_to else f"behind {op} {name}"

@@ -9,10 +9,10 @@ from support.layerwise import compare, only
 from support.models import normal, parsed
 
 MISSING = {
-    "gate": ("[gate] c = Sigmoid(b) [seven] d = Mul(c, seven)", "Sigmoid gate, Mul seven"),
+    "gate": ("[gate] c = Sigmoid(b) [seven] d = Mul(c, seven)", "Sigmoid gate and Mul seven are"),
     "softcap": (
         "[down] c = Div(b, seven) [tanh] e = Tanh(c) [up] d = Mul(e, seven)",
-        "Div down, Tanh tanh, Mul up",
+        "Div down, Tanh tanh and Mul up are",
     ),
 }
 CONSTANTS = {"w": normal(8, 8), "v": normal(8, 4, seed=1), "three": np.array([3.0], np.float32)}

@@ -39,7 +39,7 @@ def test_zeros_that_stand_before_what_is_folded_are_one_culprit(way, settings, p
     one, other = (network(folded=folded, settings=settings) for folded in way)
     culprit = only(compare(one, other, DATA))
     assert (culprit.node, culprit.cause) == ("conv", "wrong-op")
-    assert "Sub mean, Div std" in culprit.evidence
+    assert "Sub mean and Div std" in culprit.evidence
     assert f"all of the error is where the window reaches beyond the input, at {places} places" in culprit.evidence
     assert "pads with zeros" in culprit.remedies[0].text
 

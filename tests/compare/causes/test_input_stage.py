@@ -124,4 +124,4 @@ def test_a_step_before_an_input_that_several_layers_read_is_one_fault():
         layers="all",
     )
     (culprit,) = comparator.compare().culprits
-    assert culprit.evidence.startswith("Mul more in the candidate alone")
+    assert culprit.evidence.startswith("Mul more is in the candidate alone")

@@ -70,7 +70,7 @@ def test_what_operators_in_pieces_do_more_is_named():
     other = parsed(SHARES.format(PIECES.format("d") + "[power] h = Mul(d, d)"), **THERE)
     culprit = only(compare(parsed(WHOLE, **THERE), other, [{"x": normal(4, 9)}]))
     assert (culprit.node, culprit.cause) == ("power", "wrong-op")
-    assert culprit.evidence.startswith("Mul power in the candidate alone; Div over before that gives what it should")
+    assert culprit.evidence.startswith("Mul power is in the candidate alone; Div over before that gives what it should")
     assert culprit.remedies[0].text == "leave Mul power out of the second file"
 
 
@@ -94,7 +94,7 @@ def test_what_operators_in_pieces_do_not_do_is_named():
     one = parsed(SHARES.format("[share] s = Softmax(x) [power] h = Tanh(s)"), **THERE)
     culprit = only(compare(one, parsed(SHARES.format(PIECES.format("h")), **THERE), [{"x": normal(4, 9)}]))
     assert (culprit.node, culprit.cause) == ("power", "wrong-op")
-    assert culprit.evidence.startswith("Tanh power missing in the candidate behind Div over")
+    assert culprit.evidence.startswith("Tanh power is missing in the candidate behind Div over")
 
 
 LOOKUP = "g (int64[6] n) => (float[6,4] y) {{ {} [emb] e = Gather(table, {}) [last] y = MatMul(e, w) }}"
@@ -122,7 +122,7 @@ def test_a_node_that_several_read_is_one_fault():
     other = parsed(BOXES.format("[flip] f = Gather<axis=1>(b, order)", "f"), **PICKS, order=np.array([1, 0, 3, 2]))
     culprit = only(compare(one, other, [{"b": normal(6, 4, seed=6)}], layers="all"))
     assert (culprit.node, culprit.cause, culprit.contribution) == ("flip", "wrong-op", None)
-    assert "Gather lo, Gather hi are given its result in place of 'b'" in culprit.evidence
+    assert "Gather lo and Gather hi are given its result in place of 'b'" in culprit.evidence
 
 
 def test_a_node_more_that_is_not_what_is_wrong_is_not_blamed():

@@ -31,7 +31,7 @@ def test_what_limits_values_is_named_with_its_bounds(limit, bounds, told):
     culprit = only(compare(network(), network(limit, **bounds), DATA))
     op = limit.partition("(")[0]
     assert culprit.cause == "wrong-op"
-    assert culprit.evidence.startswith(f"{op} limit in the candidate alone; {op} limit limits the values: {told[0]}")
+    assert culprit.evidence.startswith(f"{op} limit is in the candidate alone; {op} limit limits the values: {told[0]}")
     assert all(text in culprit.evidence for text in told)
     assert culprit.remedies[0].text == f"leave {op} limit out of the second file"
 

@@ -20,8 +20,8 @@ def graph(body: str):
     ("mine", "theirs", "text"),
     [
         ("y = Relu(x)", "y = Tanh(x)", "Relu Relu_0 against Tanh Tanh_0"),
-        ("y = Relu(x)", "a = Relu(x) y = Tanh(a)", "Tanh Tanh_1 in the candidate alone"),
-        ("a = Relu(x) y = Tanh(a)", "y = Relu(x)", "Tanh Tanh_1 missing in the candidate"),
+        ("y = Relu(x)", "a = Relu(x) y = Tanh(a)", "Tanh Tanh_1 is in the candidate alone"),
+        ("a = Relu(x) y = Tanh(a)", "y = Relu(x)", "Tanh Tanh_1 is missing in the candidate"),
     ],
 )
 def test_what_is_missing_and_what_is_more(mine, theirs, text):

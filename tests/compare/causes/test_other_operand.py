@@ -36,7 +36,7 @@ FIRST = "[less] d = Sub(a, m) [act] t = Tanh(d) [down] p = MatMul(t, v) [more] y
         (
             "[less] d = Sub(a, m) [act] t = Tanh(d) [down] p = MatMul(t, v) [more] s = Add(p, m) [again] y = Sub(s, m)",
             "more",
-            "Sub again in the candidate alone",
+            "Sub again is in the candidate alone",
             "leave Sub again out of the second file",
         ),
     ],
@@ -78,7 +78,7 @@ def test_nodes_in_a_row_before_a_lookup_are_to_be_left_out():
     second = parsed(LOOKUP.format("[plus] p = Add(k, three) [hash] h = Mod(p, nine)", "h"), **TABLE, **more)
     data = [{"c": np.array([[0, 3], [1, 1], [2, 4], [3, 1], [4, 5], [5, 8]])}]
     culprit = only(compare(first, second, data))
-    assert "Add plus, Mod hash in the candidate alone" in culprit.evidence
+    assert "Add plus and Mod hash are in the candidate alone" in culprit.evidence
     assert [r.text for r in culprit.remedies] == ["leave Add plus and Mod hash out of the second file"]
 
 
@@ -144,6 +144,6 @@ def test_a_term_that_the_second_file_lacks_is_to_be_put_there_where_names_have_m
     data = [{"x": normal(6, 8, seed=2), "c": np.random.default_rng(0).integers(0, 5, (6, 4))}]
     culprit = only(compare(terms(0, 1, 2, 3), terms(0, 1, 3), data))
     assert (culprit.node, culprit.cause) == ("a2", "wrong-op")
-    assert culprit.evidence.startswith("Gather i2, Gather g2, Add a2 missing in the candidate")
+    assert culprit.evidence.startswith("Gather i2, Gather g2 and Add a2 are missing in the candidate")
     (remedy,) = culprit.remedies
     assert remedy.text == "put the first file's Gather i2, Gather g2 and Add a2 there before Add a2"

@@ -264,7 +264,7 @@ DEVIATIONS = """[mean] m = ReduceMean<axes=[-1]>(a) [less] l = Sub(a, m) [square
             "Softmax(a)",
             "[times] s = Mul(a, factor) " + SHARES.format(power="Exp"),
             ("times", "scale"),
-            "Mul times in the candidate alone: ReduceMax top, Sub less are given its result in place of 'a'",
+            "Mul times is in the candidate alone: ReduceMax top and Sub less are given its result in place of 'a'",
         ),
         (
             "Softmax(a)",

@@ -72,7 +72,7 @@ def test_weights_in_blocks_are_compared(name):
             "dilations [1, 1] against [2, 2]",
         ),
         ("strides=[2,2]>(f)", "strides=[2,2],pads=[1,1,0,0]>(f)", "max", "pads [0, 0, 0, 0] against [1, 1, 0, 0]"),
-        ("[r2] j = Relu(i)", "[r2] j = Identity(i)", "r2", "Relu r2 missing in the candidate"),
+        ("[r2] j = Relu(i)", "[r2] j = Identity(i)", "r2", "Relu r2 is missing in the candidate"),
         ("[r4] o = Relu(n)", "[r4] o = Tanh(n)", "r4", "Relu r4 against Tanh m_nchwc"),
         ("GlobalAveragePool", "GlobalMaxPool", "pool", "GlobalAveragePool pool against GlobalMaxPool u_nchwc"),
     ],

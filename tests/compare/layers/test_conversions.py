@@ -70,7 +70,7 @@ def test_who_makes_what_an_inserted_node_spoils_is_named_with_that_node(tensor: 
     report = compare(chain(), edited(chain(), to_integer), (1, 3, 12, 12))
     maker = next(n.name for n in chain().graph.node if tensor in n.output)
     assert culprits(report) == [(maker, "wrong-op")]
-    assert f"Cast {tensor}.Cast0, Cast {tensor}.Cast1 in the candidate alone" in report.culprits[0].evidence
+    assert f"Cast {tensor}.Cast0 and Cast {tensor}.Cast1 are in the candidate alone" in report.culprits[0].evidence
 
 
 def test_where_outputs_are_exchanged_their_node_is_named_and_no_reader() -> None:

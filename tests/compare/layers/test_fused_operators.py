@@ -29,7 +29,7 @@ def convolutions(weights=None, **changed):
 CHANGED = [
     ({"pads": "[2,2,2,2]", "step": 2}, "c1", "attribute", "dilations [1, 1] against [2, 2]"),
     ({"pads": "[0,0,2,2]"}, "c1", "attribute", "pads [1, 1, 1, 1] against [0, 0, 2, 2]"),
-    ({"act": "[r1] d = Identity(c)"}, "r1", "wrong-op", "Relu r1 missing in the candidate"),
+    ({"act": "[r1] d = Identity(c)"}, "r1", "wrong-op", "Relu r1 is missing in the candidate"),
     ({"act": "[r1] d = Tanh(c)"}, "r1", "wrong-op", "Relu r1 against Tanh c1"),
     ({"slope": 0.5}, "r2", "attribute", "alpha 0.25 against 0.5"),
     ({"left": "a"}, "sum", "wrong-op", "reads"),
@@ -63,7 +63,7 @@ def test_a_sum_in_a_convolution_is_told_where_it_is_missing():
     assert compare(apart, one(", b"), IMAGES).verdict == "pass"
     culprit = only(compare(apart, one(""), IMAGES))
     assert culprit.node == "s1"
-    assert "Add s1 missing in the candidate" in culprit.evidence
+    assert "Add s1 is missing in the candidate" in culprit.evidence
 
 
 ROWS = [{"x": normal(4, 8, seed=8)}]
@@ -83,7 +83,7 @@ FUSED = '[one] z = com.microsoft.FusedGemm<activation="{}">(a, v, bias)'
 def test_a_factor_that_a_fused_product_of_matrices_lacks_is_told():
     culprit = only(compare(matrices(LINEAR), matrices(FUSED.format("Tanh")), ROWS))
     assert culprit.node == "half"
-    assert "Mul half missing in the candidate" in culprit.evidence
+    assert "Mul half is missing in the candidate" in culprit.evidence
 
 
 def test_another_activation_of_a_product_of_matrices_is_told():
@@ -194,4 +194,4 @@ def test_a_bias_of_zeros_is_another_bias_where_the_first_file_adds_it_behind():
     found = [only(compare(added, other, IMAGES)) for other in (zeros, without)]
     assert [culprit.cause for culprit in found] == ["weights", "wrong-op"]
     assert "all zero in the candidate" in found[0].evidence
-    assert "Add more missing in the candidate" in found[1].evidence
+    assert "Add more is missing in the candidate" in found[1].evidence

@@ -9,6 +9,7 @@ from layerdiff.graph.pairing.matching import match
 
 from support.layerwise import compare, only
 from support.models import normal, parsed
+from support.rewrites import renamed
 
 WEIGHTS = {"w": normal(8, 16), "v": normal(16, 4, seed=1)}
 DATA = [{"x": normal(2, 6, 8, seed=2)}]
@@ -40,7 +41,9 @@ HALVES = "[parts] p, q = Split<axis=2>(a) [turned] b = Concat<axis=2>(q, p)"
 def test_halves_that_are_exchanged_are_told_by_the_operators_of_the_file():
     culprit = only(compare(flipped(), flipped(HALVES, read="b"), DATA))
     assert (culprit.node, culprit.cause) == ("turned", "layout")
-    assert culprit.evidence.startswith("Split parts, Concat turned in the candidate alone; MatMul first before that")
+    assert culprit.evidence.startswith(
+        "Split parts and Concat turned are in the candidate alone; MatMul first before that"
+    )
     assert culprit.remedies[0].text == "leave Split parts and Concat turned out of the second file"
 
 
@@ -126,6 +129,25 @@ def test_another_number_of_heads_is_one_fault_with_the_scale_that_follows_from_i
         "set output shape to [2, 6, 2, 4] at qh, kh and vh, and the factor of Mul qs to 0.5, as in the first file, or "
         "export the model again"
     )
+
+
+FUSED = """g (float[2,6,8] x) => (float[2,6,8] y) {
+    [all] a = MatMul(x, w) [split] q, k, v = Split<axis=-1,num_outputs=3>(a)
+    [qh] q1 = Reshape(q, heads) [kh] k1 = Reshape(k, heads) [vh] v1 = Reshape(v, heads)
+    [qt] q2 = Transpose<perm=[0,2,1,3]>(q1) [kt] k2 = Transpose<perm=[0,2,1,3]>(k1)
+    [vt] v2 = Transpose<perm=[0,2,1,3]>(v1) [s] s = com.microsoft.FusedMatMul<alpha=ALPHA,transB=1>(q2, k2)
+    [p] p = Softmax(s) [o] o1 = MatMul(p, v2) [ot] o2 = Transpose<perm=[0,2,1,3]>(o1) [flat] y = Reshape(o2, whole) }"""
+
+
+@pytest.mark.parametrize("alter", [lambda proto: proto, renamed], ids=["names", "other names"])
+def test_another_number_of_heads_is_told_where_other_operators_compute_the_attention(alter):
+    weights = [normal(8, 8, seed=n) for n, name in enumerate("qkv")]
+    shapes = {"heads": np.array([2, 6, 4, 2]), "whole": np.array([2, 6, 8])}
+    text = FUSED.replace("ALPHA", str(2**-0.5))
+    fused = parsed(text, opset=18, domains=["com.microsoft"], w=np.concatenate(weights, axis=1), **shapes)
+    culprit = only(compare(attention(2), alter(fused), DATA))
+    assert culprit.evidence.startswith("2 heads of size 4 in the reference, 4 of size 2 in the candidate")
+    assert culprit.remedies[0].text == "compute with 2 heads of size 4 in the second file, as the first one does"
 
 
 def test_a_scale_that_does_not_follow_from_the_heads_is_a_fault_of_its_own():

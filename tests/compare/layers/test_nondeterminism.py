@@ -192,7 +192,7 @@ def with_dropout(training: bool | None) -> onnx.ModelProto:
     ("modes", "blamed", "evidence"),
     [
         ((False, True), ("drop", "attribute"), "training_mode False against True"),
-        ((None, True), ("b", "wrong-op"), "Dropout drop in the candidate alone"),
+        ((None, True), ("b", "wrong-op"), "Dropout drop is in the candidate alone"),
         ((False, None), None, ""),
     ],
 )

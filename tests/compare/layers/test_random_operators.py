@@ -255,7 +255,7 @@ def test_a_dropout_in_training_mode_that_one_file_alone_has_is_told(optimization
     for pair, side in ((drops, none), "missing in the candidate"), ((none, drops), "in the candidate alone"):
         report = Comparator(pair[0], [runner], candidate_model=pair[1], data_loader=inputs(), layers="all").compare()
         (culprit,) = report.culprits
-        assert (culprit.cause, culprit.facts[0].text) == ("wrong-op", f"Dropout drop {side}")
+        assert (culprit.cause, culprit.facts[0].text) == ("wrong-op", f"Dropout drop is {side}")
 
 
 def test_a_dropout_that_keeps_every_value_draws_nothing():

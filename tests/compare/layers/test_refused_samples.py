@@ -94,5 +94,7 @@ def test_a_batch_that_an_export_has_baked_in_is_told():
     report = Comparator(one, [OnnxrtRunner()], candidate_model=other, data_loader=data, layers="guilty").compare()
     (culprit,) = report.culprits
     assert culprit.node == "expand"
-    assert "computed from the input 'x' in the reference, and a constant in the candidate" in culprit.evidence
+    assert (
+        "computed from the sizes of the input 'x' in the reference, and a constant in the candidate" in culprit.evidence
+    )
     assert "its export has a constant there" in culprit.remedies[0].text

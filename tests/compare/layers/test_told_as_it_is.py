@@ -155,5 +155,5 @@ def test_what_moves_values_in_the_candidate_alone_is_named():
     candidate = parsed(text.format("[flip] f = Slice(m, last, first, axis, last)", "f"), **read, **back)
     culprit = only(compare(reference, candidate, [{"x": normal(6, 4)}]))
     assert culprit.cause == "wrong-op"
-    assert culprit.evidence.startswith("Slice flip in the candidate alone")
+    assert culprit.evidence.startswith("Slice flip is in the candidate alone")
     assert culprit.remedies[0].text == "leave Slice flip out of the second file"

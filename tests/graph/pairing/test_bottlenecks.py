@@ -77,7 +77,7 @@ def test_a_shortcut_that_is_lost_is_missing_where_the_weights_are_the_same() -> 
     )
     found = match(GraphIndex(whole), GraphIndex(other))
     assert found.tensors["b"] == "b"
-    assert [str(d.change) for d in found.differences] == ["Add short missing in the candidate"]
+    assert [str(d.change) for d in found.differences] == ["Add short is missing in the candidate"]
 
 
 def test_functions_of_another_order_are_no_bottlenecks() -> None:
@@ -130,7 +130,7 @@ def test_transposes_that_both_graphs_have_stay_two() -> None:
         for between, read in (("[act] c = Sin(b)", "c"), ("", "b"))
     )  # fmt: skip
     found = match(GraphIndex(with_it), GraphIndex(without))
-    assert [str(d.change) for d in found.differences] == ["Sin act missing in the candidate"]
+    assert [str(d.change) for d in found.differences] == ["Sin act is missing in the candidate"]
 
 
 def adapted(merged: bool, scale: tuple[float, ...] = (0.5, 0.5)):

@@ -239,8 +239,11 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
         (Difference(0, 0, WeightsAbsent("c", 64, None, in_candidate=True, noun="biases")), "64 biases against none"),
         (Difference(0, 0, WeightsAbsent("c", 1, 0.5, in_candidate=False, noun="biases")), "none against bias 0.5"),
         (Difference(0, 0, WeightsAbsent("const", 1, 0.5, in_candidate=False), "const"), "const absent against 0.5"),
-        (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m missing in the candidate"),
-        (Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""), "in its body: Mul m in the candidate alone"),
+        (Difference(0, 0, OperatorChange((("Mul", "m"),), ())), "Mul m is missing in the candidate"),
+        (
+            Difference(0, 0, OperatorChange((), (("Mul", "m"),)), inside=""),
+            "in its body: Mul m is in the candidate alone",
+        ),
         (
             Difference(0, 0, InputsExchanged("Concat", (("inputs0", "inputs2"), ("inputs2", "inputs0")))),
             "inputs 0 and 2 of Concat exchanged",
@@ -253,7 +256,7 @@ def test_one_number_that_is_another_one_is_told_from_other_changes(change: Chang
         (Difference(0, 0, OperatorChange((("Erf", "e"),) * 9, (("Tanh", "t"),))), f"{'Erf, ' * 8}... against Tanh"),
         (
             Difference(0, 0, OperatorChange((("Add", ""),) * 5, ()), inside=""),
-            "in its body: Add, Add, Add, Add and 1 more missing in the candidate",
+            "in its body: Add, Add, Add and 2 more are missing in the candidate",
         ),
     ],
 )

@@ -93,4 +93,4 @@ def test_a_clip_that_is_narrower_than_the_quantizer_is_missing() -> None:
     whole.graph.initializer[1].CopyFrom(parsed("g () => () {}", six=np.float32(4)).graph.initializer[0])
     found = match(GraphIndex(whole), GraphIndex(other)).differences
     told = [str(d.change) for d in found if d.kind is DifferenceKind.OPERATOR]
-    assert told == ["Clip clip0 missing in the candidate", "Clip clip1 missing in the candidate"]
+    assert told == ["Clip clip0 is missing in the candidate", "Clip clip1 is missing in the candidate"]

@@ -95,8 +95,8 @@ def test_what_only_one_file_has_is_told_without_what_both_begin_with(turned: boo
     ends = [EXCITED, EXCITED, CLIP], [EXCITED, CLIP, CLIP]
     files = [network(ends[0], folded=False), network(ends[1], folded=True, half=half)]
     files = files[::-1] if turned else files
-    where = "in the candidate alone" if turned else "missing in the candidate"
-    says = f"GlobalAveragePool pool1, Conv expand1, Sigmoid sig1, Mul mul1 {where}"
+    where = "are in the candidate alone" if turned else "are missing in the candidate"
+    says = f"GlobalAveragePool pool1, Conv expand1, Sigmoid sig1 and Mul mul1 {where}"
     changes = [d.change for d in match(*map(GraphIndex, files)).differences]
     assert [str(change) for change in changes if isinstance(change, OperatorChange)] == [says]
     if not half:

@@ -50,4 +50,4 @@ def test_a_bound_that_several_nodes_come_to_is_told_of_them_together():
 def test_a_limit_that_is_in_no_clip_is_missing():
     culprit = only(compare(network("behind a Relu", -6, 6), network("alone", -6, 6), DATA))
     assert (culprit.node, culprit.cause) == ("act", "wrong-op")
-    assert culprit.evidence.startswith("Relu act missing in the candidate")
+    assert culprit.evidence.startswith("Relu act is missing in the candidate")

@@ -324,10 +324,10 @@ FAULTS = [
         "half_pixel against asymmetric",
     ),
     ("residual", to_op("out1", "Tanh"), "out1", "op", "", "Relu n_out1 against Tanh Tanh_9"),
-    ("residual", dropped("a1_relu"), "a1_relu", "op", "", "Relu n_a1_relu missing in the candidate"),
-    ("residual", dropped("b1_bn"), "b1_bn", "op", "", "BatchNormalization n_b1_bn missing in the candidate"),
-    ("transformer", dropped("scaled1"), "scaled1", "op", "", "Mul n_scaled1 missing in the candidate"),
-    ("transformer", dropped("up2"), "up2", "op", "", "Add n_up2 missing in the candidate"),
+    ("residual", dropped("a1_relu"), "a1_relu", "op", "", "Relu n_a1_relu is missing in the candidate"),
+    ("residual", dropped("b1_bn"), "b1_bn", "op", "", "BatchNormalization n_b1_bn is missing in the candidate"),
+    ("transformer", dropped("scaled1"), "scaled1", "op", "", "Mul n_scaled1 is missing in the candidate"),
+    ("transformer", dropped("up2"), "up2", "op", "", "Add n_up2 is missing in the candidate"),
     ("unet", added("down1"), "down1", "op", "", "Mul"),
     ("control", set_weight("gain", lambda w: w + 1), "chosen", "weights", "captured1", "16 of 16 weights differ"),
 ]
@@ -420,5 +420,5 @@ def test_a_relu_that_a_quantizer_does_is_not_missing(zero, missing):
     )
     found = match(GraphIndex(float_file), GraphIndex(quantized)).differences
     assert [str(d.change) for d in found if "missing" in str(d.change)] == (
-        ["Relu act missing in the candidate"] * missing
+        ["Relu act is missing in the candidate"] * missing
     )

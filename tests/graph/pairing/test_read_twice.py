@@ -32,7 +32,7 @@ def test_what_it_is_to_read_beside_is_told(op: str, n: int, dead: bool) -> None:
     culprit = only(compare(whole, wrong, DATA))
     assert (culprit.node, culprit.cause) == ("join", "wrong-op")
     assert "reads the tensor 'b' twice in the candidate, and 'd' beside it in the reference" in culprit.evidence
-    assert "MatMul side, Sigmoid gate, which make that" in culprit.evidence
+    assert "MatMul side and Sigmoid gate, which make that" in culprit.evidence
     made = "the first file's operators from MatMul side to Sigmoid gate make"
     text = f"let {op.replace('<', '(').split('(')[0].strip()} join read what {made}, in place of one 'b'"
     assert culprit.remedies[0].text == text

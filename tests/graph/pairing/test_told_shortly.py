@@ -155,4 +155,4 @@ def test_of_what_both_files_begin_and_end_with_between_two_tensors_only_the_rest
 
 def test_a_node_that_is_written_apart_is_told_once():
     found = OperatorChange((("MatMul", "down"), ("MatMul", "up"), ("Mul", "up"), ("Add", "sum")), ())
-    assert str(found) == "MatMul down, MatMul+Mul up, Add sum missing in the candidate"
+    assert str(found) == "MatMul down, MatMul+Mul up and Add sum are missing in the candidate"

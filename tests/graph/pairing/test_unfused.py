@@ -138,7 +138,7 @@ def test_embeddings_and_their_normalization_in_one_operator_are_no_fault(turned)
         (embedded("fused", g=TABLES["g"] * np.float32(1.1)), "norm", "8 of 8 weights differ"),
         (embedded("fused", h=TABLES["h"] * 0), "norm", "8 of 8 biases differ"),
         (embedded("fused", segment=TABLES["segment"][::-1].copy()), "kinds", "16 of 16 weights differ"),
-        (embedded("without kinds"), "total", "Gather kinds, Add total missing in the candidate"),
+        (embedded("without kinds"), "total", "Gather kinds and Add total are missing in the candidate"),
     ],
 )
 def test_what_is_wrong_of_embeddings_in_one_operator_is_told(fused, node, told):
