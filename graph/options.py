@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import os
 import re
 from collections.abc import Sequence
@@ -329,6 +330,9 @@ def check(configuration: Any, error: type[LayerdiffError] = UsageError) -> None:
         value, kind = getattr(configuration, f.name), f.metadata["kind"]
         if isinstance(f.default, bool) and type(value).__name__ not in ("bool", "bool_"):  # "false" is true in Python
             raise error(f"{f.name}={value!r}: expected True or False.")
+        if kind is None and not _of_type(f, value):
+            expected = "texts" if isinstance(f.default, tuple) else _PLAIN[type(f.default)]
+            raise error(f"{f.name}={value!r}: expected {expected}.")
         if kind is None or value is None:
             continue
         try:
@@ -337,6 +341,24 @@ def check(configuration: Any, error: type[LayerdiffError] = UsageError) -> None:
             refusal = wrong if isinstance(wrong, ValueError) else kind.refusal()
             what = f.name if kind.repeated else f"{f.name}={value}"
             raise error(f"{what}: {refusal}.") from None
+
+
+_PLAIN = {str: "a text", type(None): "a text", int: "a whole number", float: "a number"}
+
+
+def _of_type(f: Field[Any], value: Any) -> bool:
+    """Whether a value is of the type of a field without a kind: one that is declared as text takes text or a path, one
+    with several texts these, and one with a number that."""
+    declared = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", "") or str(f.type)
+    if isinstance(f.default, tuple):
+        return declared != "tuple[str, ...]" or all(isinstance(one, (str, os.PathLike)) for one in value)
+    if declared in ("str", "str | None"):
+        return isinstance(value, (str, os.PathLike)) or (value is None and f.default is None)
+    if declared == "float" and isinstance(f.default, float):
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if declared == "int" and isinstance(f.default, int) and not isinstance(f.default, bool):
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return True
 
 
 def _exact(text: str, whole: bool) -> float:

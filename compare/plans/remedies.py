@@ -35,19 +35,6 @@ from ...graph.pairing.weight_patterns import MergedOtherwise
 from ...graph.printable import listed
 from ..causes.altered_weights import OverflowBeside
 from ..causes.differences import GraphsDiffer
-<<<<<<< HEAD
-=======
-from ..causes.exchanged_layers import ExchangedWith
-from ..causes.feeding import RangeOfAll
-from ..causes.folded_constant import FoldedConstant
-from ..causes.folded_padding import PaddedBefore, ShiftInBias
-from ..causes.heads import Heads
-from ..causes.input_stage import Reversed, Scaled, Shifted
-from ..causes.inserted import InsertedBehind
-from ..causes.integer_pairs import PairsSaturate
-from ..causes.kept_channels import KeepsOthers
-from ..causes.limits import OtherLimits
->>>>>>> fixc
 from ..causes.nan import NotANumberOnBothSides
 from ..causes.quantization import StepsHold
 from ..causes.saturation import BeyondCalibration, CalibratedBehind
@@ -98,33 +85,6 @@ the culprit in the first file, ``{node}`` in the second."""
 OTHERWISE = "compare {node} of the second file with {op} {first} of the first: it does not compute the same"
 """The same where nothing tells what it is."""
 
-<<<<<<< HEAD
-=======
-TELLING = (
-    AsRewritten,
-    BakedConstant,
-    ExchangedParts,
-    FoldedConstant,
-    Heads,
-    InsertedBehind,
-    KeepsOthers,
-    NotTakenBack,
-    OtherExtent,
-    OtherOperand,
-    OtherOperator,
-    OtherOrder,
-    OtherResult,
-    OtherSetting,
-    PackedPart,
-    ReadBesides,
-    ReadsOtherwise,
-    SameFunctions,
-    UnreadInput,
-    WithoutBiases,
-)
-"""Facts that tell what to do."""
-
->>>>>>> fixc
 PROGRAM = "export the model again: the file does not hold what the program computes with"
 """Where a side runs a program of its own, of which the file is an export, and the two differ."""
 

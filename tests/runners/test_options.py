@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from layerdiff import EmulateRunner, OnnxrtRunner, Runner, TfliteRunner, TfRunner, TrtRunner, UsageError
 from layerdiff.compare.cli.arguments import parse
@@ -240,3 +242,25 @@ def test_more_threads_than_a_machine_can_run_are_refused(runner):
     runner(threads=64)
     with pytest.raises(UsageError, match=r"expected a whole number from 0 to .* on a machine of .* cores"):
         runner(threads=100_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: TrtRunner(tactic_sources=("a", "b")), "tactic_sources=('a', 'b'): expected a text."),
+        (lambda: TrtRunner(engine=3), "engine=3: expected a text."),
+        (lambda: OnnxrtRunner(custom_ops=(1,)), "custom_ops=(1,): expected texts."),
+        (lambda: Mine(shift="3"), "shift='3': expected a whole number."),
+        (lambda: Mine(scale="3"), "scale='3': expected a number."),
+        (lambda: Mine(files=(1, 2)), "files=(1, 2): expected texts."),
+    ],
+)
+def test_a_value_of_another_type_is_refused_as_the_runner_is_made(make, told):
+    with pytest.raises(UsageError) as refused:
+        make()
+    assert str(refused.value) == told
+
+
+def test_values_of_the_declared_types_and_paths_are_taken():
+    assert TrtRunner(tactic_sources="a,b", engine=Path("a.plan")).tactics == ("A", "B")
+    assert Mine(shift=np.int64(3), scale=2, files=Path("a")).files == ("a",)
