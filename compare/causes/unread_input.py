@@ -132,7 +132,7 @@ def find(case: LayerCase) -> Diagnosis | None:
         value = case.values[name]
         for neutral in (0, 1):
             if explains(case.c, case.y, case.reweighted({name: np.full_like(value, neutral)})):
-                node = case.pair.candidate.nodes[-1]
+                node = case.graphs[1].producer[case.twin]
                 fact = UnreadInput(name, neutral, f"{index.nodes[node].op_type} {index.names[node]}")
                 return Diagnosis(Cause.WRONG_OP, (fact,))
     return _without_biases(case)
@@ -192,7 +192,7 @@ def _joining(case: LayerCase, name: str) -> int:
             if read - made:
                 return position
             made.update(index.nodes[position].output)
-    return case.pair.candidate.nodes[-1]
+    return case.graphs[1].producer[case.twin]
 
 
 def _neutral(value: np.ndarray) -> bool:

@@ -194,7 +194,13 @@ class PieceRuns:
             self.parted.add(made.sample)
             return False
         made.own = {name: mine[name] for name in found}
-        made.layers = {p.number: {n: mine[n] for n in p.candidate.outputs} for p in self.layers(step)}
+        left_out = {p.number: self._plan.sources([p]) for p in step.layers if not p.candidate.nodes}
+        made.layers = {
+            p.number: {
+                n: values[left_out[p.number][n]] if p.number in left_out else mine[n] for n in p.candidate.outputs
+            }
+            for p in self.layers(step)
+        }
         return True
 
     def run_layers(self, run: StepSessions, pairs: Sequence[LayerPair], values: Arrays) -> dict[int, Arrays]:

@@ -139,6 +139,8 @@ def joined(prepared: Prepared, given: Verdicts, walked: Walked) -> Verdicts:
         return given
     for group in _groups(places, graphs):
         first, *others = group
+        if len({d.node for place in group for d in place.differences}) < 2:  # of which several layers are made
+            continue
         share = _share(prepared, walked, [table for place in group for table in place.tables])
         given = given.knowing([replace(first.layer, diagnosis=_told(group, graphs), contribution=share)])
         given = given.inherited(place.layer.number for place in others)

@@ -231,7 +231,7 @@ def inside(
                 observed[name] = counterpart
     if len(observed) < 2:
         return [pair]
-    return _pairs(reference, candidate, observed, given)
+    return _pairs(reference, candidate, observed, given, whole=True)
 
 
 def block_borders(index: GraphIndex, pairs: Sequence[LayerPair], most: int) -> list[int]:
@@ -290,8 +290,14 @@ def _observed(index: GraphIndex, groups: Sequence[Group], every: bool) -> list[s
 
 
 def _pairs(
-    reference: GraphIndex, candidate: GraphIndex, observed: Mapping[str, str], given: Mapping[str, str]
+    reference: GraphIndex,
+    candidate: GraphIndex,
+    observed: Mapping[str, str],
+    given: Mapping[str, str],
+    whole: bool = False,
 ) -> list[LayerPair]:
+    """What makes each observed tensor, in both graphs, from others. ``whole``: what the candidate leaves out is held
+    against all that it has there, not against what it is given."""
     random, drawn = (set(random_nodes(index)) for index in (reference, candidate))
     ahead = {*observed, *given}
     candidate_ahead = {*observed.values(), *given.values()}
@@ -303,7 +309,8 @@ def _pairs(
         outputs = tuple(by_node[position])
         part = backward(reference, outputs, ahead - set(outputs))
         counterpart = tuple(observed[name] for name in outputs)
-        other = _counterpart(candidate, part, counterpart, {**given, **observed}, candidate_ahead)
+        known = {} if whole else {**given, **observed}
+        other = _counterpart(candidate, part, counterpart, known, candidate_ahead)
         draws, alone = not random.isdisjoint(part.nodes), not drawn.isdisjoint(other.nodes)
         pairs.append(LayerPair(len(pairs), _main(reference, part), part, other, draws, alone and not draws))
     return pairs

@@ -50,22 +50,57 @@ def test_what_is_left_out_and_does_something_is_a_culprit_behind_a_fault():
     assert sorted(c.node for c in report.culprits) == ["flat", "norm"]
 
 
+@pytest.mark.parametrize(
+    ("flat", "weights"),
+    [
+        ("[flat] f = Add(n, x)", {}),
+        ("[flat] f = Add(n, bias)", {}),
+        ("[flat] f = Tanh(n)", {}),
+        ("[flat] f = Softmax(n)", {}),
+        ("[flat] f = Slice(n, begin, end, axes, back)", {"begin": [-1], "end": [-(2**63)], "axes": [2], "back": [-1]}),
+        ("[g] g = LayerNormalization(n, three, bias) [flat] f = Mul(g, x)", {"three": np.full(16, 3, np.float32)}),
+    ],
+)
+@pytest.mark.parametrize("layers", ["guilty", "all"])
+def test_what_is_left_out_is_told(flat, weights, layers):
+    numbers = {name: np.array(value) if isinstance(value, list) else value for name, value in weights.items()}
+    report = compare(left_out(flat, "f", **numbers), left_out(), [{"x": normal(2, 3, 16)}], layers=layers)
+    assert "missing in the candidate" in only(report).evidence or "does not" in only(report).evidence
+
+
+THEN = """g (float[2,3,16] x) => (float[2,3,16] y) {{
+    [first] a = MatMul(x, w) {flat} [up] u = MatMul({read}, v) [act] t = Tanh(u) [down] y = MatMul(t, d) }}"""
+
+
+def test_channels_in_another_order_are_no_culprit_behind_what_is_missing():
+    v, d = V * 0.1, normal(16, 16, seed=4) / 4
+    order = np.random.default_rng(0).permutation(16)
+    first = parsed(THEN.format(flat="[flat] f = Mul(a, two)", read="f"), w=W, v=v, d=d, two=np.float32(3))
+    second = parsed(THEN.format(flat="", read="a"), w=W, v=np.ascontiguousarray(v[:, order]), d=d[order])
+    report = compare(first, second, [{"x": normal(2, 3, 16)}], layers="all")
+    assert [c.node for c in report.culprits] == ["flat"]
+
+
 KEYS = """g (float[2,6,16] x) => (float[2,4,6,6] y) {{
-    [q] q = MatMul(x, wq) q4 = Reshape(q, split) qh = Transpose<perm=[0,2,1,3]>(q4)
-    [k] k = MatMul(x, wk) k4 = Reshape(k, split) {keys} [scale] ks = Mul(kt, c)
+    {first} [q] q = MatMul(h, wq) q4 = Reshape(q, split) qh = Transpose<perm=[0,2,1,3]>(q4)
+    [k] k = MatMul(h, wk) k4 = Reshape(k, split) {keys} [scale] ks = {scaled}
     [qk] s = MatMul(qh, ks) [masked] sm = Add(s, mask) [soft] p = Softmax(sm) [last] y = MatMul(p, v) }}"""
 PLAIN = "[turn] kt = Transpose<perm=[0,2,3,1]>(k4)"
 ROUND_ABOUT = """[turn] kh = Transpose<perm=[0,2,1,3]>(k4) kf = Reshape(kh, flat) ks3 = Transpose<perm=[0,2,1]>(kf)
-    kt = Reshape(ks3, back)"""
-WRONG = "[turn] kh = Transpose<perm=[0,2,1,3]>(k4) kt = Reshape(kh, back)"
+    kz = Reshape(ks3, back)"""
+WRONG = "[turn] kh = Transpose<perm=[0,2,1,3]>(k4) kz = Reshape(kh, back)"
 SHAPES = {"split": np.array([2, 6, 4, 4]), "flat": np.array([8, 6, 4]), "back": np.array([2, 4, 4, 6])}
 MASK = np.where(np.arange(6) > 3, np.float32(-3e38), np.float32(0))
 
 
 def keys(text: str, v: np.ndarray) -> onnx.ModelProto:
     """Scores of an attention, with a mask, and what is made of them. ``text``: how keys are transposed."""
-    weights = {"wq": normal(16, 16, seed=5) / 4, "wk": normal(16, 16, seed=6) / 4, "c": np.float32(0.5)}
-    return parsed(KEYS.format(keys=text), **weights, **SHAPES, mask=MASK, v=v)
+    weights = {"wq": normal(16, 16, seed=5) / 4, "wk": normal(16, 16, seed=6) / 4, "third": np.float32(1 / 3)}
+    numbers = {"three": np.float32(3), "one": np.float32(1)}
+    first, scaled = "[in] h = Softplus(x)", "Mul(kt, third)"
+    if text != PLAIN:  # which rounds otherwise
+        first, scaled = "ex = Exp(x) more = Add(ex, one) [in] h = Log(more)", "Div(kz, three)"
+    return parsed(KEYS.format(keys=text, first=first, scaled=scaled), **weights, **numbers, **SHAPES, mask=MASK, v=v)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +129,9 @@ def test_channels_in_another_order_stay_right_behind_a_product_of_which_a_part_i
     wrong = W1[:, ORDER].copy()
     wrong[:2] *= -1
     second = {"w1": wrong, "b1": B1[ORDER], "w2": np.ascontiguousarray(W2[ORDER])}
-    report = compare(parsed(FEED_FORWARD, w1=W1, b1=B1, w2=W2), parsed(FEED_FORWARD, **second), [{"x": normal(4, 8)}])
+    report = compare(
+        parsed(FEED_FORWARD, w1=W1, b1=B1, w2=W2), parsed(FEED_FORWARD, **second), [{"x": normal(4, 8)}], layers="all"
+    )
     culprit = only(report)
     assert culprit.node == "up"
     assert "once the first file's weights are rewritten as the layers beside it are" in culprit.evidence
