@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index import GraphIndex
 from ..nodes import attribute_ints
-from ..operators import FLAT, operator
+from ..operators import AFFINE_STEPS, FLAT, operator
 from ..specs import is_float
 
 NOISE = 4 * 2.0**-23
@@ -86,7 +86,7 @@ def _before(index: GraphIndex, position: int, step: _Step, known: Known) -> list
     """What each input of a node would have to be, by itself, for the node to make some values: of those that can."""
     node = index.nodes[position]
     op, reads = operator(node), [name for name in node.input if name]
-    if op in ("Add", "Sub", "Mul", "Div") and len(reads) == 2:
+    if op in AFFINE_STEPS and len(reads) == 2:
         found = []
         for place, name in enumerate(reads):
             own, other = known(name), known(reads[1 - place])
