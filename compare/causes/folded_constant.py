@@ -65,8 +65,10 @@ class FoldedConstant:
                 f"store in '{self.stored}' of the second file what the first file computes there, or export the model "
                 "again"
             )
-        what = f"'{self.constant}'" if self.constant else f"what {' '.join(self.node)} computes"
-        return f"put {what} of the second file right: the first file's values are in '{self.stored}' there"
+        if not self.constant:
+            return f"let {' '.join(self.node)} make '{self.stored}' of the first file in the second one"
+        there = f"'{self.stored}' of the first file holds what is computed from its values"
+        return f"put '{self.constant}' of the second file right: {there}"
 
 
 def find(case: LayerCase) -> Diagnosis | None:

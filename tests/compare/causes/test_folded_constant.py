@@ -50,7 +50,7 @@ def test_a_table_that_is_another_one_where_the_reference_has_it_folded_is_named(
         "'bias' is a constant in the reference, and Add bias computes it from 'table' in the candidate: of 'table', "
     )
     assert culprit.remedies[0].text == (
-        "put 'table' of the second file right: the first file's values are in 'bias' there"
+        "put 'table' of the second file right: 'bias' of the first file holds what is computed from its values"
     )
 
 

@@ -176,7 +176,9 @@ def test_a_branch_that_is_merged_wrongly_is_told_where_it_is(scale: tuple[float,
         assert blamed == [("lin1", "weights", text)]
     else:
         assert [(c.node, c.cause) for c in report.culprits] == [("merge1", "wrong-op")]
-        assert "MatMul down1, MatMul up1, Mul alpha1, Add merge1 missing" in str(report.culprits[0].facts[0].text)
+        assert "MatMul down1, MatMul up1, Mul alpha1 and Add merge1 are missing" in str(
+            report.culprits[0].facts[0].text
+        )
 
 
 def test_branches_that_are_computed_in_another_order_are_no_bottlenecks() -> None:
