@@ -58,7 +58,9 @@ DATA = [{"x": normal(2, 8, seed=4)}]
 @pytest.mark.parametrize("state", ["h", "other"])
 def test_an_output_of_a_body_that_is_another_tensor_is_told(op, copied, first, second, what, meant, state):
     one = network(op, first)
-    other = network(op, state if second == "h" else second, copied=copied or second == "new", h=state)
+    # what a Scan hands through without a copy, ONNX Runtime leaves as the memory was: now and then what it should be
+    copied = copied or second == "new" or op == "Scan"
+    other = network(op, state if second == "h" else second, copied=copied, h=state)
     culprit = only(compare(one, other, DATA))
     assert (culprit.node, culprit.op, culprit.cause) == ("steps", op, "wrong-op")
     assert what.format(h=state) in culprit.evidence
